@@ -1,0 +1,212 @@
+// The control area: the low part of the linear memory, shared by the main thread, every worker
+// and every in-process driver. All addresses are u32 offsets in linear memory, all integers little
+// endian. Guest memory is mapped above it (WINDOW_BASE); guests can never name an address in here.
+//
+//   0x0000_0000  unused, so that 0 means "no address"
+//   0x0000_1000  switch block                      written by main, FDB counters by workers
+//   0x0001_0000  worker blocks   16 x 4 KiB
+//   0x0002_0000  port blocks    256 x 256 B        written by main
+//   0x0003_0000  region tables  256 x 64 x 32 B    written by main, under quiesce
+//   0x0010_0000  ring blocks   4096 x 512 B        line 0 by main, the rest by the ring's owner
+//   0x0030_0000  flow tables    256 x 1 KiB        written by the worker that hears a flow
+//   0x0040_0000  FDB keys       32 Ki x 8 x u64    CAS by workers and main
+//   0x0060_0000  FDB ages       32 Ki x 8 x u32    seconds
+//   0x0080_0000  scratch        16 x 512 KiB       private to one worker
+//   0x0100_0000  driver heap    48 MiB             in-process drivers' private state (memory/heap.ts)
+//   0x0400_0000  window: guest memory, 2 MiB slots (memory/window.ts)
+
+export const PAGE = 0x1000;
+export const SLOT = 0x20_0000;
+export const WINDOW_BASE = 0x400_0000;
+/** 65536 Wasm pages: all that a 32-bit memory can have. */
+export const MEMORY_PAGES = 65536;
+
+// --- switch block -------------------------------------------------------------------------------
+export const SWITCH_BASE = 0x1000;
+/** u32 seconds, monotonic from 1; written by main once a second, read for FDB ages. */
+export const SWITCH_NOW = SWITCH_BASE + 0;
+/** u32 FORWARD_*. */
+export const SWITCH_FORWARDING = SWITCH_BASE + 4;
+/** u32 highest port index in use + 1. */
+export const SWITCH_PORTS = SWITCH_BASE + 8;
+/** u32 number of workers; with one, RX locks are not taken. */
+export const SWITCH_WORKERS = SWITCH_BASE + 12;
+/** u32 entries in the FDB; atomic add by whoever inserts or removes. */
+export const SWITCH_FDB_COUNT = SWITCH_BASE + 64;
+/** u32 addresses that moved between ports; atomic. */
+export const SWITCH_FDB_MOVES = SWITCH_BASE + 68;
+/** u32 addresses not learned because the table, or their bucket, was full; atomic. */
+export const SWITCH_FDB_FULL = SWITCH_BASE + 72;
+
+export const FORWARD_SWITCH = 0;
+export const FORWARD_WIRE = 1;
+
+// --- worker block -------------------------------------------------------------------------------
+export const MAX_WORKERS = 16;
+export const WORKER_BASE = 0x1_0000;
+export const WORKER_STRIDE = 0x1000;
+/** u32 bumped by main whenever rings, ports or memory change. */
+export const WORKER_GENERATION = 0;
+/** u32 the generation this worker works with; it holds no reference to anything older. */
+export const WORKER_ACK = 4;
+/** u32 1 while blocked in epoll: holds no reference, and looks at the generation before it does. */
+export const WORKER_PARKED = 8;
+/** u32 1: leave the loop (main). */
+export const WORKER_STOP = 12;
+/** u32 nanoseconds to poll on before sleeping (main; 0 = never spin). */
+export const WORKER_SPIN = 16;
+/** u32 ring whose lock this worker holds, or NO_RING: given back if the worker traps. */
+export const WORKER_LOCKED = 64;
+/** u32 ring being worked on, or NO_RING: the culprit if the worker traps. */
+export const WORKER_CURRENT = 68;
+// u64 counters and f64 sums, written by the worker.
+export const WORKER_POLLS = 128;
+export const WORKER_FRAMES = 136;
+export const WORKER_SLEEPS = 144;
+/** f64 nanoseconds and frames in the sampled busy polls. */
+export const WORKER_SAMPLED_NS = 152;
+export const WORKER_SAMPLED_FRAMES = 160;
+export const WORKER_TRAPS = 168;
+export const NO_RING = 0xffff_ffff;
+
+// --- port block ---------------------------------------------------------------------------------
+export const MAX_PORTS = 256;
+export const PORT_BASE = 0x2_0000;
+export const PORT_STRIDE = 256;
+/** u32 PORT_*: whether anything may be delivered. */
+export const PORT_STATE = 0;
+/** u32 bytes of the virtio-net header: 12 or 10. */
+export const PORT_HDR_LEN = 4;
+/** u64 negotiated features. */
+export const PORT_FEATURES = 8;
+/** u32 regions in this port's table. */
+export const PORT_REGIONS = 16;
+/** u32 rings configured: 2 x queue pairs. */
+export const PORT_RINGS = 20;
+/** u32 number of RX rings that may be delivered to; their pair numbers follow as u8[8]. */
+export const PORT_RX_PAIRS = 24;
+export const PORT_RX_LIST = 32;
+/** u32 the other port of a wire, or NO_PORT. */
+export const PORT_PEER = 40;
+/** u32 longest frame, Ethernet header included and VLAN tag allowed for; 0 = no limit. */
+export const PORT_MAX_FRAME = 44;
+export const NO_PORT = 0xffff_ffff;
+export const PORT_ABSENT = 0;
+export const PORT_DOWN = 1;
+export const PORT_UP = 2;
+
+// --- region table: how a port's GPAs lie in linear memory ---------------------------------------
+export const MAX_REGIONS = 64;
+export const REGION_BASE = 0x3_0000;
+export const REGION_STRIDE = 32;
+export const REGION_GPA = 0; // u64
+export const REGION_SIZE = 8; // u64
+export const REGION_LINEAR = 16; // u32
+
+// --- ring block ---------------------------------------------------------------------------------
+// Ring index = port * RINGS_PER_PORT + virtqueue index; even ones are RX (to the guest).
+export const MAX_PAIRS = 8;
+export const RINGS_PER_PORT = 16;
+export const MAX_RINGS = MAX_PORTS * RINGS_PER_PORT;
+export const RING_BASE = 0x10_0000;
+export const RING_STRIDE = 512;
+// Line 0: written by main while no worker uses the ring.
+export const RING_STATE = 0; // u32 RING_*
+export const RING_SIZE = 4; // u32 entries
+export const RING_DESC = 8; // u32 linear
+export const RING_AVAIL = 12; // u32 linear
+export const RING_USED = 16; // u32 linear
+export const RING_FLAGS = 20; // u32 RINGF_*
+export const RING_PORT = 24; // u32
+export const RING_WORKER = 28; // u32 who polls it (TX)
+export const RING_CALL_FD = 32; // i32 eventfd to signal, or -1
+// Line 1: written by the owner (TX: its worker; RX: whoever holds the lock).
+export const RING_LOCK = 64; // u32 0 or 1
+export const RING_LAST_AVAIL = 68; // u32, low 16 bits
+export const RING_USED_IDX = 72; // u32, low 16 bits
+/** u32 used index at the last notification check; above 0xffff: none yet, so signal. */
+export const RING_SIGNALLED = 76;
+/** u32 1 while the guest is asked to kick. */
+export const RING_ARMED = 80;
+/** u32 polls in a row that found nothing, or too little. */
+export const RING_EMPTY = 84;
+/** u32 BROKEN_*, valid while RING_STATE is RING_BROKEN. */
+export const RING_REASON = 88;
+/** u32 avail index seen when the ring was last full: patience is not renewed before it moves. */
+export const RING_STUCK = 92;
+// Line 2: counters, u64, same writer as line 1 but RING_KICKS (the worker's host side).
+export const RING_FRAMES = 128;
+export const RING_BYTES = 136;
+export const RING_BURSTS = 144;
+export const RING_CALLS = 152;
+export const RING_KICKS = 160;
+// Lines 3-6: u64 by drop reason (drops.ts).
+export const RING_DROPS = 192;
+
+export const RING_STOPPED = 0;
+export const RING_RUNNING = 1;
+/** Started but disabled: what the guest sends is consumed and counted. */
+export const RING_DISCARD = 2;
+/** Latched: nothing more is read or written until the next start. */
+export const RING_BROKEN = 3;
+
+export const RINGF_EVENT_IDX = 1;
+export const RINGF_INDIRECT = 2;
+export const RINGF_MRG = 4;
+/** No kick descriptor: never sleeps. */
+export const RINGF_POLLED = 8;
+
+export const BROKEN_NONE = 0;
+/** avail.idx is further ahead than the ring is long. */
+export const BROKEN_AVAIL_JUMP = 1;
+/** An avail entry names a descriptor outside the table. */
+export const BROKEN_HEAD = 2;
+/** The datapath trapped while it worked on the ring. */
+export const BROKEN_TRAP = 3;
+
+// --- flow tables: on which pair a flow last transmitted (u8: pair + 1) --------------------------
+export const FLOW_BASE = 0x30_0000;
+export const FLOW_ENTRIES = 1024;
+
+// --- FDB: set-associative, one cache line of keys a bucket --------------------------------------
+// key u64 = MAC (48 bits, wire order in the low bytes) | (port + 1) << 48; 0 = free.
+export const FDB_BUCKETS = 32768;
+export const FDB_WAYS = 8;
+export const FDB_KEYS = 0x40_0000;
+export const FDB_AGES = 0x60_0000;
+/** Entries at most; beyond it nothing is learned. */
+export const FDB_CAPACITY = 65536;
+
+// --- scratch of one worker ----------------------------------------------------------------------
+export const SCRATCH_BASE = 0x80_0000;
+export const SCRATCH_STRIDE = 0x8_0000;
+export const BURST = 64;
+/** BURST frame records of 64 B, see datapath/frame.ts. */
+export const SCRATCH_FRAMES = 0;
+/** Receive buffers gathered ahead: BURST x 64 B, see datapath/deliver.ts. */
+export const SCRATCH_BUFFERS = 0x1000;
+/** The header and first 16 bytes of the frame being written, contiguous. */
+export const SCRATCH_OUT = 0x2000;
+/** Indices of the frames meant for one ring: BURST x u32. */
+export const SCRATCH_LIST = 0x2100;
+/** Destination port seen in the burst: MAX_PORTS x u8. */
+export const SCRATCH_SEEN = 0x2200;
+/** Active rings: MAX_RINGS x u32. */
+export const SCRATCH_ACTIVE = 0x4000;
+/** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
+export const SCRATCH_TABLE = 0x1_0000;
+/** Segments {linear u32, len u32} of the frames of a burst. */
+export const SCRATCH_SEGMENTS = 0x2_0000;
+export const SCRATCH_SEGMENTS_END = 0x4_0000;
+/** Segments of the receive buffers gathered. */
+export const SCRATCH_RX_SEGMENTS = 0x4_0000;
+export const SCRATCH_RX_SEGMENTS_END = 0x6_0000;
+/** Descriptors one chain may have, indirect ones included. */
+export const MAX_SEGMENTS = 1024;
+
+export const HEAP_BASE = 0x100_0000;
+export const HEAP_SIZE = 0x300_0000;
+
+/** Longest frame a guest may send: 64 KiB of IP, Ethernet and two VLAN tags. */
+export const MAX_FRAME = 65535 + 14 + 8;
+export const MIN_FRAME = 14;

@@ -1,0 +1,74 @@
+// What a switch in the foreground says: once at the start, then a line per event.
+
+import type { PortInfo, SwitchInfo } from '../api/types.ts';
+import type { SwitchEvent } from '../control/events.ts';
+import type { Output } from './cli.ts';
+import { paint, plain, tableLines } from './table.ts';
+import { clock } from './units.ts';
+
+/**
+ * The start of a switch: on a terminal its ports and what to type next, anywhere else one line that
+ * says it is ready. `elsewhere`: the control socket is not where a query would look by itself.
+ */
+export function banner(
+  out: Output,
+  info: SwitchInfo,
+  ports: readonly PortInfo[],
+  control: string,
+  elsewhere: boolean,
+): string {
+  const what = info.forwarding === 'wire' ? 'wire' : 'switch';
+  const head = `${what} ${info.name} runs (pid ${info.pid})`;
+  if (!out.isTTY) {
+    const list = ports.map((p) => `${p.name}=${p.mode === 'client' ? 'client:' : ''}${p.path}`);
+    return plain(`vhop: ${head}: ${list.join(' ')} control=${control}`).concat('\n');
+  }
+  let text = `vhop: ${head}\n\n`;
+  const lines = tableLines(
+    [{ title: 'port' }, { title: 'mode' }, { title: 'socket' }, { title: 'MAC' }],
+    ports.map((p) => [p.name, p.mode, p.path, p.mac]),
+    { title: (line) => paint(out, 'bold', line) },
+  );
+  text += `${lines.join('\n')}\n`;
+  const which = elsewhere
+    ? ` --control ${control}`
+    : info.name === 'default'
+      ? ''
+      : ` --name ${info.name}`;
+  const next = [
+    [`vhop args ${ports[0]?.name ?? 'PORT'} --qemu${which}`, 'what to give the guest of that port'],
+    [`vhop stats --live${which}`, 'watch it, from another terminal'],
+  ] as const;
+  const width = Math.max(...next.map(([command]) => command.length));
+  text += '\nnext:\n';
+  for (const [command, why] of next) {
+    text += `  ${paint(out, 'bold', command)}${' '.repeat(width - command.length)}   ${why}\n`;
+  }
+  return `${text}Ctrl-C ends it.\n\n`;
+}
+
+/** One event as a line without its end: `12:00:01  a up: 2 queues, VERSION_1 MRG_RXBUF`. */
+export function eventLine(out: Output, { event, time, value }: SwitchEvent): string {
+  const at = `${clock(time)}  `;
+  switch (event) {
+    case 'port-up':
+      return `${at}${value.name} ${paint(out, 'green', 'up')}: ${details(value)}`;
+    case 'port-down':
+      return `${at}${value.name} ${paint(out, 'yellow', 'down')}${reason(value)}`;
+    case 'quarantined':
+      return `${at}${value.name} ${paint(out, 'red', 'quarantined')}${reason(value)}`;
+    case 'link-features':
+      return `${at}${value.name} negotiated: ${details(value)}`;
+    case 'notice':
+      return `${at}${plain(value.message)}`;
+  }
+}
+
+function details(port: PortInfo): string {
+  const queues = port.queuesEnabled === 1 ? '1 queue' : `${port.queuesEnabled} queues`;
+  return `${queues}, ${port.features.length > 0 ? port.features.join(' ') : 'no features'}`;
+}
+
+function reason(port: PortInfo): string {
+  return port.reason ? `: ${plain(port.reason)}` : '';
+}

@@ -1,0 +1,47 @@
+// How a running switch is told to end: Ctrl-C, kill, a terminal that goes away.
+
+import type { Output } from './cli.ts';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+export interface Ending {
+  /** Aborted by the first signal. */
+  readonly signal: AbortSignal;
+  /** Resolves with the first signal. */
+  readonly ended: Promise<void>;
+  /** Runs, synchronously, before a second signal forces the end. */
+  onForced(last: () => void): void;
+  /** Gives the signals back to their default. */
+  release(): void;
+}
+
+/**
+ * Catches the signals that end a program. The first asks for a clean end; the second ends the
+ * process at once, as the shell's 128 + the signal's number.
+ */
+export function catchSignals(err: Output): Ending {
+  const controller = new AbortController();
+  const ended = Promise.withResolvers<void>();
+  let forced = () => {};
+  const caught = (name: string, number: number) => {
+    if (controller.signal.aborted) {
+      forced();
+      process.exit(128 + number);
+    }
+    // The terminal shows ^C at the cursor; what follows starts on its own line.
+    if (name === 'SIGINT' && err.isTTY) err.write('\n');
+    controller.abort();
+    ended.resolve();
+  };
+  for (const name of SIGNALS) process.on(name, caught);
+  return {
+    signal: controller.signal,
+    ended: ended.promise,
+    onForced: (last) => {
+      forced = last;
+    },
+    release: () => {
+      for (const name of SIGNALS) process.off(name, caught);
+    },
+  };
+}

@@ -1,0 +1,71 @@
+// `vhop rings`: every virtqueue of a running switch, with the indices both sides have reached.
+
+import type { RingInfo } from '../api/types.ts';
+import { findWanted, printJson, type QueryOptions, query, type Register } from './cli.ts';
+import { pick } from './ports.ts';
+import { plain, printTable } from './table.ts';
+
+const HELP = `
+rx rings carry frames to the guest, tx rings from it.
+last-avail: the next entry the switch will take; avail: what the guest has posted;
+used: what was given back; waiting: posted and not taken yet. Indices wrap at 65536.
+notify: the guest is asked to kick, since the switch sleeps on this ring.
+`;
+
+export const rings: Register = (program, cli) => {
+  query(program, 'rings', 'show its virtqueues')
+    .argument('[port]', 'only those of this port')
+    .addHelpText('after', HELP)
+    .action(async (port: string | undefined, options: QueryOptions) => {
+      const control = await findWanted(options);
+      if (port !== undefined) pick(await control.get('/ports'), port);
+      const found = (await control.get('/rings')).filter((r) => !port || r.port === port);
+      if (options.json) {
+        printJson(cli, found);
+        return;
+      }
+      const right = (title: string) => ({ title, align: 'right' }) as const;
+      printTable(
+        cli.out,
+        [
+          { title: 'port' },
+          right('ring'),
+          { title: 'dir' },
+          { title: 'type' },
+          right('size'),
+          { title: 'state' },
+          right('last-avail'),
+          right('avail'),
+          right('used'),
+          right('waiting'),
+          { title: 'notify' },
+          right('kicks'),
+          right('calls'),
+        ],
+        found.map((r) => [
+          r.port,
+          r.index,
+          r.direction,
+          r.type,
+          r.size,
+          state(r),
+          r.lastAvail,
+          r.availIdx,
+          r.usedIdx,
+          r.inFlight,
+          r.notify ? 'on' : 'off',
+          r.kicks,
+          r.calls,
+        ]),
+      );
+      for (const { port: name, index, broken } of found) {
+        if (broken) cli.out.write(` ${name} ring ${index}: ${plain(broken)}\n`);
+      }
+    });
+};
+
+function state(ring: RingInfo): string {
+  if (ring.broken) return 'broken';
+  if (!ring.started) return 'stopped';
+  return ring.enabled ? 'enabled' : 'disabled';
+}

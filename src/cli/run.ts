@@ -1,0 +1,102 @@
+// The life of a switch in the foreground: claim the control socket, open, add the ports, serve,
+// tell what happens, and on Ctrl-C close everything in the opposite order.
+
+import { rmSync } from 'node:fs';
+import type { SwitchApi } from '../api/switch-api.ts';
+import type { SwitchOptions } from '../api/types.ts';
+import type { CheckedPort } from '../config/check.ts';
+import { SWITCH_EVENTS, type SwitchEvent } from '../control/events.ts';
+import { controlPath } from '../control/path.ts';
+import { type ControlServer, claimControlPath, serveControl } from '../control/server.ts';
+import { banner, eventLine } from './banner.ts';
+import type { Cli } from './cli.ts';
+import { catchSignals, type Ending } from './ending.ts';
+import { LiveTable, runLive } from './live.ts';
+
+export interface RunOptions {
+  switch: SwitchOptions;
+  ports: readonly CheckedPort[];
+  /** --control: where the control socket goes, if not where its name says. */
+  control?: string | undefined;
+  /** Show the live table below the events. */
+  live?: boolean | undefined;
+  /** Print events as one JSON object a line, nothing else. */
+  json?: boolean | undefined;
+}
+
+/**
+ * Runs the switch until a signal ends it. Rejects when it cannot be opened, a port cannot be added,
+ * or the control socket is taken; whatever was opened by then is closed.
+ */
+export async function runSwitch(cli: Cli, options: RunOptions): Promise<void> {
+  const name = options.switch.name ?? 'default';
+  const path = controlPath(name, options.control);
+  const ending = catchSignals(cli.err);
+  try {
+    // Before anything is opened: a second start by mistake must not disturb the first switch.
+    await claimControlPath(path);
+    const api = await cli.open({ ...options.switch, name });
+    try {
+      await serve(cli, options, api, path, ending);
+    } finally {
+      await api.close();
+    }
+    if (ending.signal.aborted && cli.err.isTTY) cli.err.write('vhop: ended\n');
+  } finally {
+    ending.release();
+  }
+}
+
+async function serve(
+  cli: Cli,
+  options: RunOptions,
+  api: SwitchApi,
+  path: string,
+  ending: Ending,
+): Promise<void> {
+  const table = new LiveTable(cli.out);
+  // Listening before the first port is added: a guest that waits may connect at once. What is
+  // heard before the banner follows it.
+  const early: SwitchEvent[] = [];
+  let tell: (event: SwitchEvent) => unknown = (event) => early.push(event);
+  for (const event of SWITCH_EVENTS) {
+    api.on(event, (value: unknown) => {
+      tell({ event, time: Date.now(), value } as SwitchEvent);
+    });
+  }
+
+  let control: ControlServer | undefined;
+  const listening: string[] = [];
+  ending.onForced(() => {
+    control?.unlink();
+    for (const path of listening) rmSync(path, { force: true });
+  });
+  for (const port of options.ports) {
+    if (ending.signal.aborted) return;
+    await api.addPort(port);
+    if (port.mode !== 'client') listening.push(port.path);
+  }
+  try {
+    control = await serveControl(api, path);
+    if (options.json) {
+      const started = { event: 'started', time: Date.now(), info: api.info(), ports: api.ports() };
+      cli.out.write(`${JSON.stringify({ ...started, control: path })}\n`);
+      tell = (event) => cli.out.write(`${JSON.stringify(event)}\n`);
+    } else {
+      cli.out.write(banner(cli.out, api.info(), api.ports(), path, options.control !== undefined));
+      tell = (event) => table.note(eventLine(cli.out, event));
+    }
+    for (const event of early) tell(event);
+
+    if (options.live && !options.json) {
+      const read = () => ({ ports: api.ports(), stats: api.stats(), uptime: api.info().uptime });
+      await runLive(read, table, { signal: ending.signal });
+    } else {
+      await ending.ended;
+    }
+  } finally {
+    // Ports going down because the switch ends are no news.
+    tell = () => {};
+    await control?.close();
+  }
+}

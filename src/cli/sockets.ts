@@ -1,0 +1,110 @@
+// The socket arguments of `vhop wire` and `vhop switch`, and the options the two share.
+
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import type { Forwarding, PortMode } from '../api/types.ts';
+import { type CheckedPort, checkPorts } from '../config/check.ts';
+import { macFromName, nameFromPath } from '../config/limits.ts';
+import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
+import { runSwitch } from './run.ts';
+
+export interface SocketsOptions {
+  name?: string;
+  control?: string;
+  workers?: number;
+  ageing?: number;
+  queues?: number;
+  mtu?: number;
+  live?: boolean;
+  json?: boolean;
+}
+
+export const SOCKET_HELP = `
+A socket is a path to listen on; client:PATH connects out instead and keeps retrying.
+A port is named after its socket: a.sock is port a.
+`;
+
+/** Options of everything that runs a switch in the foreground. */
+export function runOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('-n, --name <name>', "the switch's name (default: default)").argParser(parseName),
+    )
+    .option('--control <path>', 'where to put the control socket')
+    .option('--live', 'show a live table')
+    .option('--json', 'print events as JSON, one a line');
+}
+
+/** Options of the commands that take their ports from the command line. */
+export function socketOptions(command: Command): Command {
+  return runOptions(command)
+    .option('-w, --workers <n>', 'datapath threads (default: 1)', wholeNumber(1, 16))
+    .option('-q, --queues <n>', 'queue pairs each port offers (default: 8)', wholeNumber(1, 8))
+    .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
+    .addHelpText('after', SOCKET_HELP);
+}
+
+/** A socket as typed: `PATH`, `client:PATH` or `server:PATH`, to an absolute path. */
+export function parseSocket(text: string): { path: string; mode: PortMode } {
+  const [, mode = 'server', path = ''] = /^(?:(client|server):)?(.*)$/s.exec(text) ?? [];
+  if (path === '')
+    throw new UsageError(`'${text}' names no socket: give a path such as /tmp/a.sock`);
+  return { path: resolve(path), mode: mode as PortMode };
+}
+
+/**
+ * The ports for sockets as typed. Two sockets of one base name get different port names; the same
+ * socket twice, a path that is too long, or a wire without exactly two is a UsageError.
+ */
+export function portsFrom(
+  sockets: readonly string[],
+  forwarding: Forwarding,
+  options: Pick<SocketsOptions, 'queues' | 'mtu'> = {},
+): CheckedPort[] {
+  const names = new Set<string>();
+  const ports = sockets.map((socket): CheckedPort => {
+    const { path, mode } = parseSocket(socket);
+    const base = nameFromPath(path);
+    let name = base;
+    for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
+    names.add(name);
+    const { queues, mtu } = options;
+    return {
+      type: 'vhost-user',
+      name,
+      path,
+      mode,
+      mac: macFromName(name),
+      ...(queues === undefined ? {} : { queues }),
+      ...(mtu === undefined ? {} : { mtu }),
+    };
+  });
+  const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
+  if (same !== undefined) {
+    throw new UsageError(`the socket '${same.path}' is given twice: give each port its own`);
+  }
+  const problem = checkPorts(ports, forwarding)[0];
+  if (problem !== undefined) throw new UsageError(problem.message);
+  return ports;
+}
+
+export function runSockets(
+  cli: Cli,
+  forwarding: Forwarding,
+  sockets: readonly string[],
+  options: SocketsOptions,
+): Promise<void> {
+  const { name, workers, ageing } = options;
+  return runSwitch(cli, {
+    switch: {
+      forwarding,
+      ...(name === undefined ? {} : { name }),
+      ...(workers === undefined ? {} : { workers }),
+      ...(ageing === undefined ? {} : { ageing }),
+    },
+    ports: portsFrom(sockets, forwarding, options),
+    control: options.control,
+    live: options.live,
+    json: options.json,
+  });
+}

@@ -1,0 +1,49 @@
+// `vhop up`: a switch or wire from a file. `--check` only says whether the file is right.
+
+import { loadConfig } from '../config/load.ts';
+import type { Register } from './cli.ts';
+import { runSwitch } from './run.ts';
+import { runOptions } from './sockets.ts';
+
+const HELP = `
+A file:
+  name: lab
+  forwarding: switch        # or wire
+  ports:
+    - path: /tmp/a.sock
+    - path: /tmp/b.sock
+      name: web
+      mode: client
+      queues: 2
+      mtu: 1500
+      mac: 52:54:00:12:34:56
+
+schema/vhop.schema.json describes it for editors.
+`;
+
+interface UpOptions {
+  name?: string;
+  control?: string;
+  live?: boolean;
+  json?: boolean;
+  check?: boolean;
+}
+
+export const up: Register = (program, cli) => {
+  runOptions(program.command('up').description('run the switch or wire a YAML file describes'))
+    .argument('<file>', 'the YAML file')
+    .option('--check', 'check the file and print nothing if it is right')
+    .addHelpText('after', HELP)
+    .action(async (file: string, options: UpOptions) => {
+      const config = loadConfig(file);
+      if (options.check) return;
+      const { name, control, live, json } = options;
+      await runSwitch(cli, {
+        switch: { ...config.switch, ...(name === undefined ? {} : { name }) },
+        ports: config.ports,
+        control,
+        live,
+        json,
+      });
+    });
+};

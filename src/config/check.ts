@@ -1,0 +1,66 @@
+// The rules a schema cannot state: what must differ between ports, and what a wire is. Shared by
+// the file loader (which adds the line) and by the command line.
+
+import type { Forwarding, VhostUserPortOptions } from '../api/types.ts';
+import { MAX_SOCKET_PATH } from './limits.ts';
+
+/** A vhost-user port with every identifying field filled in. */
+export type CheckedPort = VhostUserPortOptions & { name: string; mac: string };
+
+export interface Problem {
+  /** Index of the port, or undefined when the list as a whole is wrong. */
+  port?: number;
+  key: 'ports' | 'name' | 'path' | 'mac';
+  /** One sentence without the place. */
+  message: string;
+}
+
+/** Everything wrong with `ports` as a whole, in order; empty when nothing is. */
+export function checkPorts(ports: readonly CheckedPort[], forwarding: Forwarding): Problem[] {
+  const problems: Problem[] = [];
+  if (forwarding === 'wire' && ports.length !== 2) {
+    problems.push({
+      key: 'ports',
+      message: `a wire joins exactly 2 ports, not ${ports.length}: give 2, or use a switch`,
+    });
+  }
+  const seen = { name: new Map<string, number>(), path: new Map<string, number>() };
+  const macs = new Map<string, number>();
+  ports.forEach((port, index) => {
+    const bytes = Buffer.byteLength(port.path);
+    if (bytes > MAX_SOCKET_PATH) {
+      problems.push({
+        port: index,
+        key: 'path',
+        message:
+          `'${port.path}' is ${bytes} bytes, a Unix socket's path has at most ` +
+          `${MAX_SOCKET_PATH}: use a shorter folder, such as /tmp`,
+      });
+    }
+    if (port.path.includes('\0')) {
+      problems.push({ port: index, key: 'path', message: 'a path cannot hold a zero byte' });
+    }
+    for (const key of ['name', 'path'] as const) {
+      const first = seen[key].get(port[key]);
+      if (first === undefined) seen[key].set(port[key], index);
+      else {
+        problems.push({
+          port: index,
+          key,
+          message: `${key} '${port[key]}' is already that of port ${first + 1}: give each its own`,
+        });
+      }
+    }
+    const mac = port.mac.toLowerCase();
+    const first = macs.get(mac);
+    if (first === undefined) macs.set(mac, index);
+    else if (seen.name.get(port.name) === index) {
+      problems.push({
+        port: index,
+        key: 'mac',
+        message: `MAC ${mac} is already that of port ${first + 1}: give each its own`,
+      });
+    }
+  });
+  return problems;
+}

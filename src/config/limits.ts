@@ -1,0 +1,29 @@
+// What a name, a socket path and a MAC address may be; and the MAC address a name stands for.
+
+import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
+
+/** Names of switches and ports: they appear in file names, identifiers and URLs. */
+export const NAME_PATTERN = /^[A-Za-z0-9._-]{1,32}$/;
+
+/** Unicast: the lowest bit of the first byte is clear. */
+export const MAC_PATTERN = /^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$/;
+
+/** Bytes in a Unix socket's path: sun_path holds 108 with its terminating zero (unix(7)). */
+export const MAX_SOCKET_PATH = 107;
+
+/**
+ * The MAC address of the guest behind port `name`, for whoever gives none: QEMU's prefix 52:54:00
+ * and 24 bits of a hash, so that a port has the same address each time it is started.
+ */
+export function macFromName(name: string): string {
+  const hash = createHash('sha256').update(name).digest('hex');
+  return `52:54:00:${hash.slice(0, 2)}:${hash.slice(2, 4)}:${hash.slice(4, 6)}`;
+}
+
+/** The port name a socket path stands for: its base name without `.sock`, made a valid name. */
+export function nameFromPath(path: string): string {
+  const base = basename(path).replace(/\.(sock|socket)$/, '');
+  const name = base.replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 32);
+  return name === '' ? 'port' : name;
+}

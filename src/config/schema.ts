@@ -1,0 +1,97 @@
+// The configuration file's schema, in one place: the loader checks with it, and
+// schema/vhop.schema.json (for editors) is generated from it by script/schema.
+//
+// Every field carries one sentence for the error and one for the editor's tooltip.
+
+import * as z from 'zod';
+import { MAC_PATTERN, MAX_SOCKET_PATH, NAME_PATTERN } from './limits.ts';
+
+function whole(min: number, max: number, unit: string) {
+  const error = `must be a whole number from ${min} to ${max}${unit === '' ? '' : ` (${unit})`}`;
+  return z.int({ error }).min(min, { error }).max(max, { error });
+}
+
+function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
+  return z.enum(values, { error: `must be ${values.map((v) => `'${v}'`).join(' or ')}` });
+}
+
+function text(pattern: RegExp, error: string) {
+  return z.string({ error }).regex(pattern, { error });
+}
+
+const NAME = 'must be 1 to 32 letters, digits, dots, dashes or underscores';
+
+export const portSchema = z
+  .strictObject(
+    {
+      name: text(NAME_PATTERN, NAME)
+        .optional()
+        .describe("The port's name, unique in the switch. Default: the socket's base name."),
+      type: oneOf(['vhost-user']).optional().describe('The kind of port. Default: vhost-user.'),
+      path: z
+        .string({ error: 'must be the path of a Unix socket' })
+        .min(1, { error: 'must be the path of a Unix socket' })
+        .describe(
+          `The Unix socket's path, at most ${MAX_SOCKET_PATH} bytes; ` +
+            "relative to this file's folder, ~/ is the home folder.",
+        ),
+      mode: oneOf(['server', 'client'])
+        .optional()
+        .describe('server listens on the path (default); client connects out and keeps retrying.'),
+      queues: whole(1, 8, 'queue pairs').optional().describe('Queue pairs offered. Default: 8.'),
+      mtu: whole(68, 65535, 'bytes')
+        .optional()
+        .describe('Largest IP packet the port takes, bytes. Default: not limited.'),
+      mac: text(MAC_PATTERN, 'must be a unicast MAC address such as 52:54:00:12:34:56')
+        .optional()
+        .describe("The guest's MAC address, for `vhop args`. Default: derived from the name."),
+    },
+    { error: "must be a port: a map with at least the key 'path'" },
+  )
+  .describe('One port: a vhost-user socket with a guest behind it.');
+
+export const configSchema = z
+  .strictObject(
+    {
+      name: text(NAME_PATTERN, NAME)
+        .optional()
+        .describe("The switch's name: other terminals find it by this. Default: default."),
+      forwarding: oneOf(['switch', 'wire'])
+        .optional()
+        .describe('switch learns MAC addresses (default); wire joins exactly two ports.'),
+      workers: whole(1, 16, 'threads').optional().describe('Datapath threads. Default: 1.'),
+      ageing: whole(1, 1_000_000, 'seconds')
+        .optional()
+        .describe('Seconds until an unheard MAC address is forgotten. Default: 300.'),
+      ports: z
+        .array(portSchema, { error: 'must be a list of ports' })
+        .min(1, { error: 'must list at least one port' })
+        .describe('The ports, in order.'),
+    },
+    { error: "must be a map with at least the key 'ports'" },
+  )
+  .describe('A vhop switch or wire, for `vhop up FILE.yaml`.');
+
+export type Config = z.infer<typeof configSchema>;
+
+/** The text of schema/vhop.schema.json: JSON Schema 2020-12, ending in a newline. */
+export function schemaText(): string {
+  const schema = { title: 'vhop configuration', ...z.toJSONSchema(configSchema, { io: 'input' }) };
+  return `${layOut(schema, '')}\n`;
+}
+
+/** Like JSON.stringify(…, 2), but short lists of scalars stay on one line. */
+function layOut(value: unknown, indent: string): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const deeper = `${indent}  `;
+  if (Array.isArray(value)) {
+    if (value.every((v) => typeof v !== 'object')) {
+      return `[${value.map((v) => JSON.stringify(v)).join(', ')}]`;
+    }
+    return `[\n${value.map((v) => deeper + layOut(v, deeper)).join(',\n')}\n${indent}]`;
+  }
+  const members = Object.entries(value).map(
+    ([key, v]) => `${deeper}${JSON.stringify(key)}: ${layOut(v, deeper)}`,
+  );
+  return members.length === 0 ? '{}' : `{\n${members.join(',\n')}\n${indent}}`;
+}

@@ -1,0 +1,139 @@
+// Finding a running switch and asking it.
+
+import { existsSync, readdirSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import type { FdbEntry, PortInfo, RingInfo, Stats, SwitchInfo } from '../api/types.ts';
+import { ControlError, controlPath, folderFault, runtimeFolders, surroundings } from './path.ts';
+
+/** Milliseconds a switch has to answer: it is on this machine and answers from memory. */
+const TIMEOUT = 3000;
+
+/** What one can GET, and what comes back. */
+export interface Resources {
+  '/info': SwitchInfo;
+  '/ports': PortInfo[];
+  '/rings': RingInfo[];
+  '/fdb': FdbEntry[];
+  '/stats': Stats;
+}
+
+export interface ControlClient {
+  readonly path: string;
+  get<K extends keyof Resources>(resource: K): Promise<Resources[K]>;
+}
+
+export function connectTo(path: string): ControlClient {
+  return { path, get: (resource) => get(path, resource) };
+}
+
+export type Probe =
+  | { state: 'switch'; info: SwitchInfo }
+  /** Nobody listens: the socket is stale, or there is none. */
+  | { state: 'stale' }
+  /** Somebody listens and is not a switch, or may not be asked, or does not answer. */
+  | { state: 'other'; why: string };
+
+/** What lives at `path`. Never throws. */
+export async function probe(path: string): Promise<Probe> {
+  try {
+    const info = await get(path, '/info');
+    if (typeof info?.name !== 'string' || typeof info.pid !== 'number') {
+      return { state: 'other', why: 'it is not a vhop switch' };
+    }
+    return { state: 'switch', info };
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const stale = code === 'ECONNREFUSED' || code === 'ENOENT';
+    return stale ? { state: 'stale' } : { state: 'other', why: message };
+  }
+}
+
+/** Every switch of this user that answers, and the sockets in the runtime folders nobody serves. */
+export async function findSwitches(
+  of = surroundings(),
+): Promise<{ running: { path: string; info: SwitchInfo }[]; stale: string[] }> {
+  const paths = runtimeFolders(of)
+    .filter((folder) => existsSync(folder) && folderFault(folder, of.uid) === undefined)
+    .flatMap((folder) =>
+      readdirSync(folder)
+        .filter((file) => file.endsWith('.sock'))
+        .sort()
+        .map((file) => join(folder, file)),
+    );
+  const found = await Promise.all(paths.map(async (path) => ({ path, ...(await probe(path)) })));
+  return {
+    running: found.flatMap((f) => (f.state === 'switch' ? [{ path: f.path, info: f.info }] : [])),
+    stale: found.flatMap((f) => (f.state === 'stale' ? [f.path] : [])),
+  };
+}
+
+/**
+ * The switch that `--control` or `--name` mean; without either, the only one that runs. Throws
+ * ControlError saying what runs, or how to start one.
+ */
+export async function findSwitch(
+  wanted: { name?: string | undefined; control?: string | undefined },
+  of = surroundings(),
+): Promise<ControlClient> {
+  if (wanted.control !== undefined) {
+    const path = controlPath('', wanted.control, of);
+    const found = await probe(path);
+    if (found.state === 'switch') return connectTo(path);
+    if (found.state === 'other') throw new ControlError(`cannot ask '${path}': ${found.why}`);
+    throw new ControlError(
+      `no switch runs at '${path}': start one with: vhop switch --control ${path} a.sock b.sock`,
+    );
+  }
+  const { running } = await findSwitches(of);
+  const names = running.map(({ info }) => info.name);
+  if (wanted.name !== undefined) {
+    const match = running.find(({ info }) => info.name === wanted.name);
+    if (match !== undefined) return connectTo(match.path);
+    const others = names.length > 0 ? ` (running: ${names.join(', ')})` : '';
+    throw new ControlError(
+      `no switch named ${wanted.name} runs${others}: ` +
+        `start one with: vhop switch --name ${wanted.name} a.sock b.sock`,
+    );
+  }
+  const only = running[0];
+  if (only === undefined) {
+    throw new ControlError('no switch runs: start one with: vhop switch a.sock b.sock');
+  }
+  if (running.length > 1) {
+    throw new ControlError(
+      `${running.length} switches run (${names.join(', ')}): choose one with --name ${names[0]}`,
+    );
+  }
+  return connectTo(only.path);
+}
+
+function get<K extends keyof Resources>(path: string, resource: K): Promise<Resources[K]> {
+  return new Promise((done, failed) => {
+    const asked = request(
+      { socketPath: path, path: resource, agent: false, timeout: TIMEOUT },
+      (response) => {
+        const parts: Buffer[] = [];
+        response.on('data', (part: Buffer) => parts.push(part));
+        response.on('error', failed);
+        response.on('end', () => {
+          const body = Buffer.concat(parts).toString('utf8');
+          try {
+            const value: unknown = JSON.parse(body);
+            if (response.statusCode === 200) {
+              done(value as Resources[K]);
+              return;
+            }
+            const error = (value as { error?: string }).error;
+            failed(new ControlError(error ?? `the switch answered ${response.statusCode}`));
+          } catch {
+            failed(new ControlError('what answers is not a vhop switch'));
+          }
+        });
+      },
+    );
+    asked.on('timeout', () => asked.destroy(new ControlError('it does not answer')));
+    asked.on('error', failed);
+    asked.end();
+  });
+}

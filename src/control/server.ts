@@ -1,0 +1,157 @@
+// The control socket of a running switch: plain HTTP over a Unix socket, so that curl works:
+//
+//   curl --unix-socket PATH http://vhop/ports
+//
+// Read-only. GET /info /ports /rings /fdb /stats answer JSON; GET /events streams one JSON object
+// a line for as long as the client listens. The socket is its user's alone (0600).
+
+import { lstatSync, unlinkSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { dirname } from 'node:path';
+import type { SwitchApi } from '../api/switch-api.ts';
+import { probe } from './client.ts';
+import { SWITCH_EVENTS, type SwitchEvent } from './events.ts';
+import { ControlError, makeRuntimeFolder, runtimeFolders } from './path.ts';
+
+/** A reader of /events that is this many bytes behind is cut off rather than remembered. */
+const EVENT_BACKLOG = 1 << 20;
+
+export interface ControlServer {
+  readonly path: string;
+  /** Ends every stream, stops listening, unlinks the socket. Can be called twice. */
+  close(): Promise<void>;
+  /** Unlinks the socket at once, for an exit that cannot wait. */
+  unlink(): void;
+}
+
+/**
+ * Makes sure nothing lives at `path`: a socket nobody answers on is unlinked. Throws ControlError
+ * if a switch answers, or if something other than a socket is there. Makes the runtime folder
+ * if `path` is in it; any other folder must exist.
+ */
+export async function claimControlPath(path: string): Promise<void> {
+  const folder = dirname(path);
+  if (runtimeFolders().includes(folder)) makeRuntimeFolder(folder);
+  const before = lstatSync(path, { throwIfNoEntry: false });
+  if (before === undefined) return;
+  if (!before.isSocket()) {
+    throw new ControlError(`'${path}' is there and is not a socket: give another with --control`);
+  }
+  const found = await probe(path);
+  if (found.state === 'switch') {
+    throw new ControlError(
+      `a switch named ${found.info.name} already runs (pid ${found.info.pid}): use --name for another`,
+    );
+  }
+  if (found.state === 'other') {
+    throw new ControlError(`another program listens on '${path}': give another with --control`);
+  }
+  // Only what was probed is removed: a switch that started meanwhile keeps its socket.
+  const now = lstatSync(path, { throwIfNoEntry: false });
+  if (now !== undefined && now.ino === before.ino) unlinkSync(path);
+}
+
+/** Claims `path` and serves `api` on it. Throws ControlError as `claimControlPath` does. */
+export async function serveControl(api: SwitchApi, path: string): Promise<ControlServer> {
+  await claimControlPath(path);
+  const streams = new Set<ServerResponse>();
+  for (const event of SWITCH_EVENTS) {
+    api.on(event, (value: unknown) => {
+      const line: SwitchEvent = { event, time: Date.now(), value } as SwitchEvent;
+      for (const stream of streams) {
+        stream.write(`${JSON.stringify(line)}\n`);
+        if (stream.writableLength > EVENT_BACKLOG) stream.destroy();
+      }
+    });
+  }
+  const server = createServer((request, response) => answer(api, streams, request, response));
+  await listen(server, path);
+
+  let open = true;
+  const unlink = () => {
+    // libuv unlinks on close; this is for the exit that does not get there.
+    if (open) unlinkSync(path);
+    open = false;
+  };
+  return {
+    path,
+    unlink,
+    close: () =>
+      new Promise<void>((done) => {
+        if (!open) {
+          done();
+          return;
+        }
+        open = false;
+        for (const stream of streams) stream.end();
+        server.close(() => done());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function listen(server: Server, path: string): Promise<void> {
+  return new Promise((done, failed) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const why =
+        error.code === 'ENOENT'
+          ? 'its folder does not exist'
+          : error.code === 'EADDRINUSE'
+            ? 'another switch took it just now'
+            : error.code;
+      failed(new ControlError(`cannot listen on '${path}': ${why}: give another with --control`));
+    });
+    // bind(2) happens within listen(), so the socket is never open to others, not even briefly.
+    const mask = process.umask(0o177);
+    try {
+      server.listen(path, done);
+    } finally {
+      process.umask(mask);
+    }
+  });
+}
+
+function answer(
+  api: SwitchApi,
+  streams: Set<ServerResponse>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
+  const resources: Record<string, () => unknown> = {
+    '/info': () => api.info(),
+    '/ports': () => api.ports(),
+    '/rings': () => api.rings(),
+    '/fdb': () => api.fdb(),
+    '/stats': () => api.stats(),
+  };
+  const path = (request.url ?? '/').split('?')[0]!;
+  if (request.method !== 'GET') {
+    response.setHeader('allow', 'GET');
+    reply(response, 405, { error: `${request.method} is not supported: use GET` });
+    return;
+  }
+  if (path === '/events') {
+    response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+    response.flushHeaders();
+    streams.add(response);
+    response.on('close', () => streams.delete(response));
+    response.on('error', () => streams.delete(response));
+    return;
+  }
+  const resource = Object.hasOwn(resources, path) ? resources[path] : undefined;
+  if (resource === undefined) {
+    const paths = [...Object.keys(resources), '/events'];
+    reply(response, 404, { error: `no such path: ${path}`, paths });
+    return;
+  }
+  try {
+    reply(response, 200, resource());
+  } catch (error) {
+    reply(response, 500, { error: (error as Error).message });
+  }
+}
+
+function reply(response: ServerResponse, status: number, value: unknown): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(`${JSON.stringify(value)}\n`);
+}

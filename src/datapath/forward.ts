@@ -1,0 +1,218 @@
+// One burst: from a TX ring, through the forwarding decision, into RX rings.
+//
+// gather (copy what decides) -> classify (one destination a frame) -> deliver, ring by ring
+// (the copy) -> give the buffers back. Receivers' used indices are published before the sender's,
+// so that a buffer is never the sender's again before its last byte was read.
+
+import {
+  BROKEN_AVAIL_JUMP,
+  BURST,
+  FORWARD_WIRE,
+  NO_PORT,
+  PORT_PEER,
+  PORT_RINGS,
+  PORT_RX_LIST,
+  PORT_RX_PAIRS,
+  PORT_STATE,
+  PORT_UP,
+  RING_BURSTS,
+  RING_BYTES,
+  RING_DISCARD,
+  RING_EMPTY,
+  RING_FRAMES,
+  RING_PORT,
+  RING_SIZE,
+  RING_STATE,
+  RING_USED_IDX,
+  RINGS_PER_PORT,
+  SCRATCH_LIST,
+  SCRATCH_SEEN,
+  SWITCH_FORWARDING,
+  SWITCH_PORTS,
+  WORKER_CURRENT,
+} from '../abi/layout';
+import {
+  DROP_TX_BAD_SOURCE,
+  DROP_TX_DISABLED,
+  DROP_TX_HAIRPIN,
+  DROP_TX_NO_RECEIVER,
+} from '../abi/drops';
+import { deliver } from './deliver';
+import { fdbLearn, fdbLookup } from './fdb';
+import { flowHash, heard, steer } from './flow';
+import { DEST, DEST_DROP, DEST_FLOOD, ETH, HASH, HEAD, LEN, drop, frameAt } from './frame';
+import { gather } from './gather';
+import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
+import { latch, notify, publishUsed, putUsed, ready } from './split';
+
+/** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
+const FULL_ENOUGH: u32 = 32;
+const PATIENCE: u32 = 10;
+
+/** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
+export function pollRing(ring: u32): u32 {
+  let n = ready(ring);
+  if (n < FULL_ENOUGH) {
+    const empty = load<u32>(ring, RING_EMPTY);
+    if (n == 0 || empty < PATIENCE) {
+      store<u32>(ring, empty + 1, RING_EMPTY);
+      return 0;
+    }
+  }
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
+  if (n > load<u32>(ring, RING_SIZE)) {
+    latch(ring, BROKEN_AVAIL_JUMP);
+    return 0;
+  }
+  store<u32>(ring, 0, RING_EMPTY);
+  n = gather(ring, min(n, BURST));
+  if (n == 0) return 0;
+  if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(ring, n);
+  else forward(ring, n);
+  complete(ring, n);
+  return n;
+}
+
+function discard(ring: u32, n: u32): void {
+  for (let i: u32 = 0; i < n; i++) drop(frameAt(i), DROP_TX_DISABLED);
+}
+
+/** Gives the `n` buffers back and accounts for them. */
+function complete(ring: u32, n: u32): void {
+  const used = load<u32>(ring, RING_USED_IDX);
+  let bytes: u64 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    putUsed(ring, used + i, load<u32>(frame, HEAD), 0);
+    if (load<u32>(frame, DEST) == DEST_DROP) countDrop(ring, load<u32>(frame, HASH), 1);
+    else bytes += load<u32>(frame, LEN);
+  }
+  count(ring + RING_FRAMES, n);
+  count(ring + RING_BYTES, bytes);
+  count(ring + RING_BURSTS, 1);
+  publishUsed(ring, n, n);
+  notify(ring);
+}
+
+function forward(ring: u32, n: u32): void {
+  const port = load<u32>(ring, RING_PORT);
+  const ports = load<u32>(SWITCH_PORTS);
+  if (load<u32>(portAt(port), PORT_RINGS) > 2) {
+    const pair = (indexOf(ring) & (RINGS_PER_PORT - 1)) >> 1;
+    for (let i: u32 = 0; i < n; i++) {
+      const frame = frameAt(i);
+      if (load<u32>(frame, DEST) != DEST_DROP) heard(port, pair, flowHash(frame));
+    }
+  }
+  const only =
+    load<u32>(SWITCH_FORWARDING) == FORWARD_WIRE ? wire(port, n) : classify(port, ports, n);
+  if (only != NO_PORT) {
+    send(only, port, n);
+    return;
+  }
+  // Several destinations: one straight pass for each port that has frames.
+  const seen = scratch + SCRATCH_SEEN;
+  let flooded = false;
+  memory.fill(seen, 0, ports);
+  for (let i: u32 = 0; i < n; i++) {
+    const dest = load<u32>(frameAt(i), DEST);
+    if (dest < ports) store<u8>(seen + dest, 1);
+    else if (dest == DEST_FLOOD) flooded = true;
+  }
+  let receivers: u32 = 0;
+  for (let to: u32 = 0; to < ports; to++) {
+    const flood = flooded && to != port && load<u32>(portAt(to), PORT_STATE) == PORT_UP;
+    if (flood) receivers++;
+    if (flood || load<u8>(seen + to)) send(to, port, n);
+  }
+  if (flooded && receivers == 0) {
+    for (let i: u32 = 0; i < n; i++) {
+      const frame = frameAt(i);
+      if (load<u32>(frame, DEST) == DEST_FLOOD) drop(frame, DROP_TX_NO_RECEIVER);
+    }
+  }
+}
+
+/** All to the peer; returns it. */
+function wire(port: u32, n: u32): u32 {
+  const peer = load<u32>(portAt(port), PORT_PEER);
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    if (load<u32>(frame, DEST) == DEST_DROP) continue;
+    if (peer == NO_PORT) drop(frame, DROP_TX_NO_RECEIVER);
+    else store<u32>(frame, peer, DEST);
+  }
+  return peer;
+}
+
+/** Learns sources, looks destinations up; returns the one port all go to, or NO_PORT. */
+function classify(port: u32, ports: u32, n: u32): u32 {
+  // Bursts repeat addresses: the last answer saves the next look-up.
+  let source: u64 = 0;
+  let target: u64 = 0;
+  let answer: u32 = DEST_FLOOD;
+  let only = NO_PORT;
+  let mixed = false;
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    if (load<u32>(frame, DEST) == DEST_DROP) continue;
+    const eth = frame + ETH;
+    const to = load<u64>(eth) & 0xffff_ffff_ffff;
+    const from = load<u64>(eth, 6) & 0xffff_ffff_ffff;
+    if (from != source) {
+      if (from & 1 || from == 0) {
+        drop(frame, DROP_TX_BAD_SOURCE);
+        continue;
+      }
+      fdbLearn(from, port);
+      source = from;
+    }
+    if (to != target) {
+      target = to;
+      answer = to & 1 ? NO_PORT : fdbLookup(to);
+      if (answer >= ports) answer = DEST_FLOOD;
+    }
+    if (answer == port) {
+      drop(frame, DROP_TX_HAIRPIN);
+      continue;
+    }
+    store<u32>(frame, answer, DEST);
+    if (answer == DEST_FLOOD) mixed = true;
+    else if (only == NO_PORT) only = answer;
+    else if (only != answer) mixed = true;
+  }
+  return mixed ? NO_PORT : only;
+}
+
+/** Delivers the burst's frames for port `to`, queue by queue. */
+function send(to: u32, from: u32, n: u32): void {
+  const at = portAt(to);
+  const pairs = load<u32>(at, PORT_RX_PAIRS);
+  if (pairs < 2) {
+    // No pair enabled: the drops count on the first ring.
+    const pair = pairs == 0 ? 0 : <u32>load<u8>(at, PORT_RX_LIST);
+    sendPair(to, pair, false, n);
+    return;
+  }
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    if (load<u32>(frame, DEST) != DEST_DROP) {
+      store<u32>(frame, steer(to, flowHash(frame)), HASH);
+    }
+  }
+  for (let k: u32 = 0; k < pairs; k++) sendPair(to, <u32>load<u8>(at + PORT_RX_LIST + k), true, n);
+}
+
+function sendPair(to: u32, pair: u32, steered: bool, n: u32): void {
+  const list = scratch + SCRATCH_LIST;
+  let listed: u32 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    const dest = load<u32>(frame, DEST);
+    if ((dest == to || dest == DEST_FLOOD) && (!steered || load<u32>(frame, HASH) == pair)) {
+      store<u32>(list + listed * 4, frame);
+      listed++;
+    }
+  }
+  if (listed > 0) deliver(to, ringAt(ringIndex(to, pair * 2)), list, listed);
+}

@@ -1,0 +1,194 @@
+// From a TX ring to frame records: the staged half of a burst.
+//
+// Stage by stage over the whole burst (heads, descriptors, first bytes) so that the cache misses
+// of one stage overlap. After it nothing of the rings or headers is read again.
+
+import {
+  BROKEN_HEAD,
+  MAX_FRAME,
+  MIN_FRAME,
+  PORT_FEATURES,
+  PORT_HDR_LEN,
+  RING_DESC,
+  RING_LAST_AVAIL,
+  RING_PORT,
+  RING_SIZE,
+  SCRATCH_SEGMENTS,
+  SCRATCH_SEGMENTS_END,
+} from '../abi/layout';
+import {
+  DROP_TX_BAD_ADDRESS,
+  DROP_TX_BAD_HEADER,
+  DROP_TX_TOO_LONG,
+  DROP_TX_TOO_SHORT,
+} from '../abi/drops';
+import {
+  DESC_F_INDIRECT,
+  DESC_F_NEXT,
+  DESC_F_WRITE,
+  F_CSUM,
+  F_HOST_ECN,
+  F_HOST_TSO4,
+  F_HOST_TSO6,
+  GSO_ECN,
+  GSO_NONE,
+  GSO_TCPV4,
+  GSO_TCPV6,
+  HDR_F_NEEDS_CSUM,
+} from '../abi/virtio';
+import { closeRead, openRead, readInto } from './copy';
+import { ADDR, COUNT, ETH, HDR, HEAD, KEPT, LEN, PARTS, REST, drop, frameAt } from './frame';
+import { portAt, scratch } from './layout';
+import { translate } from './memory';
+import { headAt, latch, segmentsEnd, walk, walkedBytes } from './split';
+
+/** Frames whose linear header address waits in PARTS for the stage that loads it. */
+const PENDING: u32 = 0xffff_ffff;
+
+/**
+ * Gathers up to `n` chains of a TX ring into frame records 0.., marking bad ones with DEST_DROP.
+ * Returns how many; fewer when scratch for segments runs out, 0 when the ring was latched.
+ */
+export function gather(ring: u32, n: u32): u32 {
+  const port = load<u32>(ring, RING_PORT);
+  const size = load<u32>(ring, RING_SIZE);
+  const table = load<u32>(ring, RING_DESC);
+  const last = load<u32>(ring, RING_LAST_AVAIL);
+  const hdrLen = load<u32>(portAt(port), PORT_HDR_LEN);
+  const features = load<u64>(portAt(port), PORT_FEATURES);
+
+  for (let i: u32 = 0; i < n; i++) {
+    const head = headAt(ring, last + i);
+    if (head >= size) {
+      latch(ring, BROKEN_HEAD);
+      return 0;
+    }
+    store<u32>(frameAt(i), head, HEAD);
+  }
+
+  let pool = scratch + SCRATCH_SEGMENTS;
+  const poolEnd = scratch + SCRATCH_SEGMENTS_END;
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    const descriptor = table + load<u32>(frame, HEAD) * 16;
+    const addr = load<u64>(descriptor);
+    const rest = load<u64>(descriptor, 8);
+    const len = <u32>rest;
+    const flags = <u32>(rest >> 32) & 0xffff;
+    store<u32>(frame, 0, 56);
+    // The common case: one readable descriptor holds header and frame.
+    if (
+      (flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) == 0 &&
+      len >= hdrLen + KEPT &&
+      len <= hdrLen + MAX_FRAME
+    ) {
+      const linear = translate(port, addr, len);
+      if (linear != 0) {
+        store<u32>(frame, linear, ADDR);
+        store<u32>(frame, len - hdrLen, LEN);
+        store<u32>(frame, PENDING, PARTS);
+        continue;
+      }
+    }
+    const reason = walk(ring, load<u32>(frame, HEAD), false, pool, poolEnd);
+    if (reason != 0) {
+      if (reason - 1 == DROP_TX_BAD_ADDRESS && segmentsEnd >= poolEnd && i > 0) return i;
+      drop(frame, reason - 1);
+      continue;
+    }
+    if (walkedBytes < hdrLen + MIN_FRAME) {
+      drop(frame, DROP_TX_TOO_SHORT);
+      continue;
+    }
+    if (walkedBytes > hdrLen + MAX_FRAME) {
+      drop(frame, DROP_TX_TOO_LONG);
+      continue;
+    }
+    peel(frame, pool, hdrLen, <u32>walkedBytes - hdrLen);
+    pool = segmentsEnd;
+  }
+
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    if (load<u32>(frame, PARTS) == PENDING) {
+      const linear = load<u32>(frame, ADDR);
+      v128.store(frame, v128.load(linear), HDR);
+      v128.store(frame, v128.load(linear + hdrLen), ETH);
+      store<u32>(frame, linear + hdrLen + KEPT, ADDR);
+      const left = load<u32>(frame, LEN) - KEPT;
+      store<u32>(frame, left, REST);
+      store<u32>(frame, left > 0 ? 1 : 0, COUNT);
+      store<u32>(frame, frame + ADDR, PARTS);
+    }
+    // flags and gso_type both zero: nothing to check. Most frames.
+    if (load<u16>(frame, HDR) != 0) checkHeader(frame, features);
+  }
+  return n;
+}
+
+/** Takes header and first bytes off a chain of `n` segments, wherever they are split. */
+function peel(frame: u32, segments: u32, hdrLen: u32, len: u32): void {
+  const kept = min(KEPT, len);
+  v128.store(frame, i32x4.splat(0), HDR);
+  v128.store(frame, i32x4.splat(0), ETH);
+  openRead(segments);
+  readInto(frame + HDR, hdrLen);
+  readInto(frame + ETH, kept);
+  const parts = closeRead();
+  const count = len > kept ? (segmentsEnd - parts) >> 3 : 0;
+  store<u32>(frame, len, LEN);
+  store<u32>(frame, count, COUNT);
+  if (count == 1) {
+    store<u32>(frame, load<u32>(parts), ADDR);
+    store<u32>(frame, load<u32>(parts, 4), REST);
+    store<u32>(frame, frame + ADDR, PARTS);
+  } else {
+    // ADDR and REST still serve whoever looks at the first segment.
+    store<u32>(frame, count ? load<u32>(parts) : 0, ADDR);
+    store<u32>(frame, count ? load<u32>(parts, 4) : 0, REST);
+    store<u32>(frame, parts, PARTS);
+  }
+}
+
+/**
+ * Checks the header a guest sent against what it negotiated (virtio 1.2 §5.1.6.2): drops what
+ * cannot be, clears what means nothing on transmit.
+ */
+function checkHeader(frame: u32, features: u64): void {
+  const flags = <u32>load<u8>(frame, HDR) & HDR_F_NEEDS_CSUM;
+  store<u8>(frame, <u8>flags, HDR);
+  const gso = <u32>load<u8>(frame, HDR + 1);
+  const len = load<u32>(frame, LEN);
+  const start = <u32>load<u16>(frame, HDR + 6);
+  const offset = <u32>load<u16>(frame, HDR + 8);
+  if (flags != 0) {
+    if (!(features & (1 << F_CSUM)) || start < <u32>MIN_FRAME || start + offset + 2 > len) {
+      drop(frame, DROP_TX_BAD_HEADER);
+      return;
+    }
+  }
+  if (gso == GSO_NONE) return;
+  const kind = gso & ~GSO_ECN;
+  let allowed = false;
+  if (kind == GSO_TCPV4) allowed = (features & (1 << F_HOST_TSO4)) != 0;
+  else if (kind == GSO_TCPV6) allowed = (features & (1 << F_HOST_TSO6)) != 0;
+  if (gso & GSO_ECN && !(features & (1 << F_HOST_ECN))) allowed = false;
+  // TCP's header must lie in the frame, its checksum where TCP keeps it.
+  if (
+    !allowed ||
+    flags == 0 ||
+    load<u16>(frame, HDR + 4) == 0 ||
+    offset != 16 ||
+    start + 20 > len ||
+    !ethertypeFits(frame, kind)
+  ) {
+    drop(frame, DROP_TX_BAD_HEADER);
+  }
+}
+
+/** IPv4 for TSO4, IPv6 for TSO6; behind a VLAN tag the type lies past the bytes kept: let it be. */
+function ethertypeFits(frame: u32, kind: u32): bool {
+  const type = bswap<u16>(load<u16>(frame, ETH + 12));
+  if (type == 0x8100 || type == 0x88a8) return true;
+  return type == (kind == GSO_TCPV4 ? 0x0800 : 0x86dd);
+}

@@ -1,0 +1,151 @@
+// A worker's rounds: which TX rings it polls, when it asks for kicks instead, and its epoch.
+//
+// A ring is active (polled every round) or armed (its driver is asked to kick, epoll wakes us).
+// Rings that stay empty are armed one by one, so idle ports cost nothing while others are busy.
+//
+// Quiesce: main changes what it likes in stopped rings and ports, bumps WORKER_GENERATION, and
+// waits until WORKER_ACK follows or the worker is parked. Between two polls a worker keeps no
+// reference to any ring, port or region; it rebuilds its list here before it touches one.
+
+import {
+  MAX_RINGS,
+  NO_RING,
+  PORT_ABSENT,
+  PORT_RINGS,
+  PORT_STATE,
+  RING_ARMED,
+  RING_DISCARD,
+  RING_EMPTY,
+  RING_FLAGS,
+  RING_LOCK,
+  RING_REASON,
+  RING_RUNNING,
+  RING_STATE,
+  RING_WORKER,
+  RINGF_POLLED,
+  SCRATCH_ACTIVE,
+  SWITCH_PORTS,
+  WORKER_ACK,
+  WORKER_CURRENT,
+  WORKER_FRAMES,
+  WORKER_GENERATION,
+  WORKER_LOCKED,
+  WORKER_POLLS,
+  BROKEN_TRAP,
+} from '../abi/layout';
+import { pollRing } from './forward';
+import { count, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
+import { arm, disarm, latch } from './split';
+
+/** Polls in vain before a ring is armed while the worker stays busy with others. */
+const PARK_AFTER: u32 = 256;
+
+let active: u32 = 0;
+
+function activeAt(i: u32): u32 {
+  return scratch + SCRATCH_ACTIVE + i * 4;
+}
+
+function pollable(ring: u32): bool {
+  const state = load<u32>(ring, RING_STATE);
+  return (state == RING_RUNNING || state == RING_DISCARD) && load<u32>(ring, RING_WORKER) == workerId;
+}
+
+function add(ring: u32): void {
+  disarm(ring);
+  store<u32>(ring, 0, RING_EMPTY);
+  store<u32>(activeAt(active), ring);
+  active++;
+}
+
+function rebuild(): void {
+  active = 0;
+  const ports = load<u32>(SWITCH_PORTS);
+  for (let port: u32 = 0; port < ports; port++) {
+    if (load<u32>(portAt(port), PORT_STATE) == PORT_ABSENT) continue;
+    const rings = load<u32>(portAt(port), PORT_RINGS);
+    for (let queue: u32 = 1; queue < rings; queue += 2) {
+      const ring = ringAt(ringIndex(port, queue));
+      if (pollable(ring)) add(ring);
+    }
+  }
+}
+
+/** Takes note of what main changed since the last round. */
+function follow(): void {
+  const generation = atomic.load<u32>(worker + WORKER_GENERATION);
+  if (generation == load<u32>(worker, WORKER_ACK)) return;
+  // Acknowledge first: from here on only what stands in memory now is used.
+  atomic.store<u32>(worker + WORKER_ACK, generation);
+  rebuild();
+}
+
+/** One round over the active rings; returns the frames moved. */
+export function poll(): u32 {
+  follow();
+  let moved: u32 = 0;
+  for (let i: u32 = 0; i < active; ) {
+    const ring = load<u32>(activeAt(i));
+    const n = pollRing(ring);
+    moved += n;
+    if (n == 0 && idle(ring, PARK_AFTER)) {
+      active--;
+      store<u32>(activeAt(i), load<u32>(activeAt(active)));
+    } else {
+      i++;
+    }
+  }
+  count(worker + WORKER_POLLS, 1);
+  if (moved > 0) count(worker + WORKER_FRAMES, moved);
+  store<u32>(worker, NO_RING, WORKER_CURRENT);
+  return moved;
+}
+
+/** Whether the ring leaves the active list: stopped, or empty for long and armed. */
+function idle(ring: u32, patience: u32): bool {
+  if (!pollable(ring)) return true;
+  if (load<u32>(ring, RING_EMPTY) < patience) return false;
+  return !(load<u32>(ring, RING_FLAGS) & RINGF_POLLED) && arm(ring);
+}
+
+/** Arms every active ring; returns how many stay active because they have work or may not sleep. */
+export function armAll(): u32 {
+  follow();
+  for (let i: u32 = 0; i < active; ) {
+    if (idle(load<u32>(activeAt(i)), 0)) {
+      active--;
+      store<u32>(activeAt(i), load<u32>(activeAt(active)));
+    } else {
+      i++;
+    }
+  }
+  return active;
+}
+
+/** How many rings are polled. */
+export function activeRings(): u32 {
+  return active;
+}
+
+/** A kick arrived for ring `index`: poll it from now on. */
+export function activate(index: u32): void {
+  follow();
+  if (index >= <u32>MAX_RINGS) return;
+  const ring = ringAt(index);
+  if (pollable(ring) && load<u32>(ring, RING_ARMED) != 0) add(ring);
+}
+
+/** After a trap: gives the lock back and latches the ring that was being worked on. */
+export function recover(): void {
+  const locked = load<u32>(worker, WORKER_LOCKED);
+  if (locked != NO_RING) {
+    store<u32>(worker, NO_RING, WORKER_LOCKED);
+    atomic.store<u32>(ringAt(locked) + RING_LOCK, 0);
+  }
+  const current = load<u32>(worker, WORKER_CURRENT);
+  if (current != NO_RING) {
+    store<u32>(worker, NO_RING, WORKER_CURRENT);
+    store<u32>(ringAt(current), 0, RING_REASON);
+    latch(ringAt(current), BROKEN_TRAP);
+  }
+}

@@ -1,0 +1,55 @@
+// The library handle and the scratch memory of the FFI. Nothing outside this folder imports it.
+//
+// A Node Buffer of 64 bytes or less lives in the JavaScript heap and moves with it, so its address
+// is never handed to a system call. Every structure with pointers in it is written by hand into one
+// large buffer per thread, whose address is taken once and which is never released.
+
+import koffi from 'koffi';
+import { ERRNO, SystemError } from './errors.ts';
+
+export const libc = koffi.load(null);
+
+const memmove = libc.func('uintptr_t memmove(void *to, const void *from, size_t length)');
+
+/**
+ * Address of a view's first byte. It stays true for as long as the view's buffer is referenced, if
+ * that buffer lies outside the JavaScript heap: longer than 64 bytes, or WebAssembly memory.
+ */
+export function addressOf(view: Uint8Array): number {
+  return memmove(view, view, 0);
+}
+
+/** A buffer that does not move, with its address. Bytes: at least 128. */
+export interface Scratch {
+  readonly bytes: Buffer;
+  readonly view: DataView;
+  readonly address: number;
+}
+
+/** Allocates FFI memory; keep the result referenced for as long as the kernel may use it. */
+export function allocateScratch(length: number): Scratch {
+  const bytes = Buffer.allocUnsafeSlow(Math.max(length, 128)).fill(0);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return { bytes, view, address: addressOf(bytes) };
+}
+
+/** errno of the FFI call just made on this thread. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
+/** The error for the FFI call just made on this thread. */
+export function lastError(syscall: string, subject = ''): SystemError {
+  return new SystemError(syscall, koffi.errno(), subject);
+}
+
+/** The result of a call that returns -1 on failure; throws SystemError. */
+export function checked(result: number, syscall: string, subject = ''): number {
+  if (result < 0) throw lastError(syscall, subject);
+  return result;
+}
+
+/** True when the call just made should be repeated (EINTR). */
+export function interrupted(): boolean {
+  return koffi.errno() === ERRNO.EINTR;
+}

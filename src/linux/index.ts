@@ -1,0 +1,9 @@
+// System calls, and the only FFI of the house.
+
+export * from './epoll.ts';
+export * from './errors.ts';
+export * from './eventfd.ts';
+export { EventLoop, type Watcher } from './loop.ts';
+export * from './memory.ts';
+export * from './sched.ts';
+export * from './socket.ts';

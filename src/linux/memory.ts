@@ -1,0 +1,88 @@
+// Mapping file descriptors at chosen addresses, and memfds.
+
+import { fstatSync, ftruncateSync } from 'node:fs';
+import { ERRNO } from './errors.ts';
+import { checked, lastErrno, lastError, libc } from './ffi.ts';
+
+export { addressOf } from './ffi.ts';
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+
+/** File seals (linux/fcntl.h), the bits of `seals()`. */
+export const SEAL_SEAL = 1;
+export const SEAL_SHRINK = 2;
+export const SEAL_GROW = 4;
+export const SEAL_WRITE = 8;
+
+const cMmap = libc.func(
+  'uintptr_t mmap(uintptr_t address, size_t length, int prot, int flags, int fd, int64_t offset)',
+);
+const cMemfd = libc.func('int memfd_create(const char *name, unsigned int flags)');
+const cFcntl = libc.func('int fcntl(int fd, int command, ...)');
+
+function mapAt(address: number, length: number, flags: number, fd: number, offset: number): void {
+  // Address 0 is refused here: MAP_FIXED with a mistaken address replaces whatever lies there.
+  if (!(Number.isSafeInteger(address) && address > 0 && Number.isSafeInteger(length))) {
+    throw new RangeError(`mmap: bad address ${address} or length ${length}`);
+  }
+  if (!(Number.isSafeInteger(offset) && offset >= 0 && length > 0)) {
+    throw new RangeError(`mmap: bad offset ${offset} or length ${length}`);
+  }
+  const got = cMmap(address, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, offset);
+  if (got !== address) {
+    const where = fd < 0 ? `${length} bytes` : `fd ${fd} offset ${offset} length ${length}`;
+    throw lastError('mmap', where);
+  }
+}
+
+/**
+ * Maps `length` bytes of `fd` from `offset` (bytes) shared and read-write over `address`, replacing
+ * what was there. Huge-page files need all three aligned to their block size (`fileShape`).
+ * Throws SystemError (EACCES for an fd not open for writing); what was mapped may then be gone.
+ */
+export function mmapFixed(address: number, length: number, fd: number, offset: number): void {
+  mapAt(address, length, MAP_SHARED, fd, offset);
+}
+
+/** Puts private zero memory (not reserved) back over `address`: the undo twin of mmapFixed. */
+export function mmapAnonymousFixed(address: number, length: number): void {
+  mapAt(address, length, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/**
+ * Anonymous shared memory of `size` bytes; the caller owns the fd. With `seal` it can neither
+ * shrink nor grow any more, so no mapping of it can raise SIGBUS. Throws SystemError.
+ */
+export function memfd(name: string, size: number, options: { seal?: boolean } = {}): number {
+  const fd = checked(cMemfd(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+  ftruncateSync(fd, size);
+  if (options.seal === true) {
+    checked(cFcntl(fd, F_ADD_SEALS, 'int', SEAL_SHRINK | SEAL_GROW), 'fcntl', `memfd ${name}`);
+  }
+  return fd;
+}
+
+/** Seals of a file (SEAL_ bits); 0 for one that cannot carry any. Throws SystemError. */
+export function seals(fd: number): number {
+  const bits = cFcntl(fd, F_GET_SEALS);
+  if (bits >= 0) return bits;
+  if (lastErrno() === ERRNO.EINVAL) return 0;
+  throw lastError('fcntl', `fd ${fd}`);
+}
+
+/** Size in bytes and page size (huge pages: 2 MiB, 1 GiB) of the file behind fd. */
+export function fileShape(fd: number): { size: number; blockSize: number } {
+  const { size, blksize } = fstatSync(fd);
+  return { size, blockSize: blksize };
+}

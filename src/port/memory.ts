@@ -1,0 +1,156 @@
+// A port whose guest lives in this process: a driver of our own on rings in a memfd.
+//
+// The memfd is mapped into the window like any guest's memory, and set up through the same calls a
+// vhost-user session makes. Layout, from GPA and UVA 0:
+//   per queue: descriptors, avail, used, then one indirect table a descriptor; page aligned
+//   then one buffer a descriptor and queue
+// The driver's private state is in the driver heap, out of reach of the switch's bounds.
+
+import {
+  DRV_AVAIL,
+  DRV_BIAS,
+  DRV_DESC,
+  DRV_FLAGS,
+  DRV_HEAD,
+  DRV_HEADS,
+  DRV_SIZE,
+  DRV_TABLE,
+  DRV_TABLES,
+  DRV_USED,
+} from '../abi/driver.ts';
+import { PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE, MAX_REGIONS } from '../abi/layout.ts';
+import { F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_MTU } from '../abi/virtio.ts';
+import type { MemoryPortOptions, PortInfo } from '../api/types.ts';
+import { close, dup, eventfd, memfd } from '../linux/index.ts';
+import type { Control } from '../memory/control.ts';
+import { roundUp, type Spans } from '../memory/spans.ts';
+import type { NetDevice } from '../virtio/device.ts';
+import { bit, headerLength, ringFlags } from '../virtio/features.ts';
+import type { Datapath } from '../worker/datapath.ts';
+import { describeDevice } from './describe.ts';
+import { defaultMac, type Port } from './port.ts';
+
+const DEFAULT_RING_SIZE = 256;
+/** Bytes of one buffer: a full frame and its header. */
+export const BUFFER_SIZE = 2048;
+/** What our driver does without: no control queue, nothing to announce. */
+const UNUSED = bit(F_CTRL_VQ) | bit(F_GUEST_ANNOUNCE) | bit(F_MQ) | bit(F_MTU);
+
+/** One queue of the in-process guest, for whoever drives it (datapath/driver.ts). */
+export interface LocalQueue {
+  /** Driver block in the driver heap. */
+  drv: number;
+  /** Linear address of the first of `size` buffers, BUFFER_SIZE bytes each. */
+  buffers: number;
+  size: number;
+  /** eventfd to signal when drvPublish says so. */
+  kickFd: number;
+  /** eventfd signalled when buffers were used. */
+  callFd: number;
+}
+
+export interface LocalOptions {
+  /** Features to negotiate, of those offered. Default: all that the driver can do. */
+  features?: bigint;
+}
+
+export class MemoryPort implements Port {
+  readonly name: string;
+  readonly index: number;
+  readonly device: NetDevice;
+  readonly queues: LocalQueue[] = [];
+  readonly headerLength: number;
+  readonly #options: MemoryPortOptions;
+  readonly #heap: Spans;
+  readonly #blocks: { at: number; length: number }[] = [];
+
+  constructor(
+    options: MemoryPortOptions & LocalOptions,
+    index: number,
+    device: NetDevice,
+    host: { control: Control; heap: Spans; datapath: Datapath },
+  ) {
+    this.name = options.name;
+    this.index = index;
+    this.device = device;
+    this.#options = options;
+    this.#heap = host.heap;
+    const { control, datapath } = host;
+    const size = options.ringSize ?? DEFAULT_RING_SIZE;
+    const features = (options.features ?? ~UNUSED) & device.offeredFeatures;
+    this.headerLength = headerLength(features);
+
+    const parts = { desc: 0, avail: size * 16, used: roundUp(size * 18 + 6, 4) };
+    const tables = roundUp(parts.used + 6 + size * 8, PAGE);
+    const queueBytes = tables + size * DRV_TABLE * 16;
+    const count = device.rings.length;
+    const buffersAt = count * queueBytes;
+    const total = roundUp(buffersAt + count * size * BUFFER_SIZE, PAGE);
+
+    device.connected(undefined);
+    device.setFeatures(features);
+    const region = { gpa: 0n, uva: 0n, size: BigInt(total), mmapOffset: 0n };
+    const fd = memfd(`vhop-${options.name}`, total, { seal: true });
+    device.setMemTable([{ ...region, fd }]);
+    const linear = control.get(
+      REGION_BASE + index * MAX_REGIONS * REGION_STRIDE + REGION_LINEAR,
+    );
+    for (const [queue] of device.rings.entries()) {
+      const at = queue * queueBytes;
+      const length = DRV_HEADS + size * DRV_HEAD;
+      const drv = this.allocate(length);
+      control.set(drv + DRV_DESC, linear + at + parts.desc);
+      control.set(drv + DRV_AVAIL, linear + at + parts.avail);
+      control.set(drv + DRV_USED, linear + at + parts.used);
+      control.set(drv + DRV_SIZE, size);
+      control.set(drv + DRV_FLAGS, ringFlags(features));
+      control.set64(drv + DRV_BIAS, BigInt.asUintN(64, BigInt(-linear)));
+      control.set(drv + DRV_TABLES, linear + at + tables);
+      datapath.drvReset(drv);
+      const kickFd = eventfd();
+      const callFd = eventfd();
+      device.setVringNum(queue, size);
+      device.setVringBase(queue, 0);
+      device.setVringAddr(queue, {
+        flags: 0,
+        desc: BigInt(at + parts.desc),
+        avail: BigInt(at + parts.avail),
+        used: BigInt(at + parts.used),
+        logGpa: 0n,
+      });
+      device.setVringCall(queue, dup(callFd));
+      device.setVringKick(queue, dup(kickFd));
+      device.setVringEnable(queue, true);
+      const buffers = linear + buffersAt + queue * size * BUFFER_SIZE;
+      this.queues.push({ drv, buffers, size, kickFd, callFd });
+    }
+  }
+
+  /** Zeroed driver heap, given back when the port closes. Throws when it is used up. */
+  allocate(length: number): number {
+    const held = roundUp(length, 64);
+    const at = this.#heap.take(held, 64);
+    if (at === undefined) throw new Error(`port ${this.name}: no room for ${length} bytes of state`);
+    this.#blocks.push({ at, length: held });
+    return at;
+  }
+
+  info(): PortInfo {
+    return {
+      name: this.name,
+      index: this.index,
+      type: 'memory',
+      mac: this.#options.mac ?? defaultMac(this.name),
+      ...describeDevice(this.device, 'connected'),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.device.disconnected('the port was closed');
+    for (const { kickFd, callFd } of this.queues) {
+      close(kickFd);
+      close(callFd);
+    }
+    for (const { at, length } of this.#blocks.splice(0)) this.#heap.give(at, length);
+  }
+}

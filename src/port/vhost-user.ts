@@ -1,0 +1,56 @@
+// A port whose guest is behind a vhost-user socket.
+
+import type { PortInfo, VhostUserPortOptions } from '../api/types.ts';
+import type { EventLoop } from '../linux/index.ts';
+import { Endpoint } from '../vhost-user/index.ts';
+import type { NetDevice } from '../virtio/device.ts';
+import { describeDevice } from './describe.ts';
+import { defaultMac, type Port } from './port.ts';
+
+export class VhostUserPort implements Port {
+  readonly name: string;
+  readonly index: number;
+  readonly device: NetDevice;
+  readonly #options: VhostUserPortOptions;
+  readonly #endpoint: Endpoint;
+
+  constructor(
+    options: VhostUserPortOptions & { name: string },
+    index: number,
+    device: NetDevice,
+    loop: EventLoop,
+    onNotice: (message: string) => void,
+  ) {
+    this.name = options.name;
+    this.index = index;
+    this.device = device;
+    this.#options = options;
+    const { path, mode = 'server' } = options;
+    this.#endpoint = new Endpoint({ path, mode, loop, backend: device, onNotice });
+  }
+
+  /** Listens, or starts to connect. Throws when the socket path cannot be had. */
+  open(): void {
+    this.#endpoint.open();
+  }
+
+  info(): PortInfo {
+    const { path, mode = 'server', mac } = this.#options;
+    const connected = this.#endpoint.connected;
+    const waiting = mode === 'server' ? 'listening' : 'connecting';
+    return {
+      name: this.name,
+      index: this.index,
+      type: 'vhost-user',
+      mode,
+      path,
+      mac: mac ?? defaultMac(this.name),
+      ...describeDevice(this.device, connected ? 'connected' : waiting),
+      ...(this.#endpoint.peer ? { peer: this.#endpoint.peer } : {}),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#endpoint.close();
+  }
+}

@@ -1,0 +1,47 @@
+// Checks of what a caller asks for, in the words of the caller.
+
+import { basename } from 'node:path';
+import { MAX_PAIRS } from '../abi/layout.ts';
+import type { PortOptions } from '../api/types.ts';
+
+const NAME = /^[A-Za-z0-9._-]{1,32}$/;
+const MAC = /^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/;
+
+/** The port's name: given, or the socket's base name without its extension. */
+export function portName(options: PortOptions): string {
+  return options.name ?? (options.type === 'vhost-user' ? fromPath(options.path) : '');
+}
+
+function fromPath(path: string): string {
+  return basename(path)
+    .replace(/\.[^.]*$/, '')
+    .replace(/[^A-Za-z0-9._-]/g, '-')
+    .slice(0, 32);
+}
+
+/** Throws RangeError with one sentence for the first option that cannot be. */
+export function checkPortOptions(options: PortOptions): void {
+  const name = portName(options);
+  if (!NAME.test(name)) {
+    throw new RangeError(`port name '${name}' must be 1 to 32 of A-Z a-z 0-9 . _ -`);
+  }
+  const refuse = (what: string): never => {
+    throw new RangeError(`port ${name}: ${what}`);
+  };
+  const { queues, mtu, mac } = options;
+  if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_PAIRS)) {
+    refuse(`queues is ${queues}; it must be 1 to ${MAX_PAIRS}`);
+  }
+  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) {
+    refuse(`mtu is ${mtu}; it must be 68 to 65535 bytes`);
+  }
+  if (mac !== undefined && (!MAC.test(mac) || Number.parseInt(mac.slice(0, 2), 16) & 1)) {
+    refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);
+  }
+  if (options.type === 'memory') {
+    const { ringSize: size } = options;
+    if (size !== undefined && !(size >= 8 && size <= 32768 && (size & (size - 1)) === 0)) {
+      refuse(`ringSize is ${size}; it must be a power of two from 8 to 32768`);
+    }
+  }
+}

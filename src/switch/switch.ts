@@ -1,0 +1,310 @@
+// The switch: memory, workers and ports put together, and the policy between them.
+
+import { EventEmitter } from 'node:events';
+import {
+  FORWARD_SWITCH,
+  FORWARD_WIRE,
+  HEAP_BASE,
+  HEAP_SIZE,
+  MAX_PAIRS,
+  MAX_PORTS,
+  MAX_WORKERS,
+  NO_PORT,
+  PORT_ABSENT,
+  PORT_BASE,
+  PORT_DOWN,
+  PORT_PEER,
+  PORT_STATE,
+  PORT_STRIDE,
+  RING_STRIDE,
+  SWITCH_FORWARDING,
+  SWITCH_NOW,
+  SWITCH_PORTS,
+} from '../abi/layout.ts';
+import type { SwitchApi } from '../api/switch-api.ts';
+import type {
+  FdbEntry,
+  Forwarding,
+  MemoryPortOptions,
+  PortEvents,
+  PortInfo,
+  PortOptions,
+  RingInfo,
+  Stats,
+  SwitchInfo,
+  SwitchOptions,
+} from '../api/types.ts';
+import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
+import { Control, ringAddress, ringIndex } from '../memory/control.ts';
+import { Spans } from '../memory/spans.ts';
+import { Window } from '../memory/window.ts';
+import { readStats } from '../observe/stats.ts';
+import { describeRing } from '../port/describe.ts';
+import { type LocalOptions, MemoryPort } from '../port/memory.ts';
+import type { Port } from '../port/port.ts';
+import { VhostUserPort } from '../port/vhost-user.ts';
+import { VERSION } from '../version.ts';
+import { NetDevice } from '../virtio/device.ts';
+import { type Datapath, loadDatapath } from '../worker/datapath.ts';
+import { WorkerPool } from '../worker/pool.ts';
+import { Fdb } from './fdb.ts';
+import { checkPortOptions, portName } from './options.ts';
+
+const DEFAULT_AGEING = 300;
+
+export class Switch implements SwitchApi {
+  readonly name: string;
+  readonly forwarding: Forwarding;
+  readonly ageing: number;
+  readonly control = new Control();
+  readonly #window = new Window(this.control);
+  readonly #heap = new Spans(HEAP_BASE, HEAP_BASE + HEAP_SIZE);
+  readonly #loop: EventLoop;
+  readonly #latchFd = eventfd();
+  readonly #pool: WorkerPool;
+  readonly #datapath: Datapath;
+  readonly #fdb: Fdb;
+  /** By index; holes are free. */
+  readonly #ports: (Port | undefined)[] = [];
+  readonly #events = new EventEmitter();
+  readonly #opened = performance.now();
+  readonly #clock: NodeJS.Timeout;
+  #closed = false;
+
+  constructor(options: SwitchOptions = {}) {
+    const { name = 'default', forwarding = 'switch', workers = 1 } = options;
+    const { ageing = DEFAULT_AGEING } = options;
+    if (!Number.isInteger(workers) || workers < 1 || workers > MAX_WORKERS) {
+      throw new RangeError(`workers is ${workers}; it must be 1 to ${MAX_WORKERS}`);
+    }
+    if (!(ageing >= 1)) throw new RangeError(`ageing is ${ageing}; it must be at least 1 second`);
+    this.name = name;
+    this.forwarding = forwarding;
+    this.ageing = ageing;
+    this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
+    this.control.set(SWITCH_NOW, 1);
+    // Main's own instance of the datapath runs what needs no worker: FDB upkeep, driver set-up.
+    this.#datapath = loadDatapath(this.control.memory, { call() {}, latched() {} });
+    this.#fdb = new Fdb(this.control, this.#datapath);
+    this.#loop = new EventLoop({ onError: (error) => this.#notice('', message(error)) });
+    this.#loop.watch(this.#latchFd, EPOLLIN, () => {
+      drain(this.#latchFd);
+      this.#collectBroken();
+    });
+    this.#pool = new WorkerPool(this.control, workers, this.#latchFd, (error) => {
+      this.#notice('', `a datapath worker ended: ${error.message}`);
+    });
+    this.#clock = setInterval(() => this.#tick(), 1000);
+  }
+
+  #tick(): void {
+    const now = 1 + Math.floor((performance.now() - this.#opened) / 1000);
+    this.control.set(SWITCH_NOW, now);
+    if (now % 5 === 0) this.#fdb.expire(now - this.ageing);
+  }
+
+  // --- ports -------------------------------------------------------------------------------------
+
+  async addPort(options: PortOptions): Promise<PortInfo> {
+    return this.#add(options).info();
+  }
+
+  /** A port of type `memory`, with the driver's end in hand. */
+  addMemoryPort(options: MemoryPortOptions & LocalOptions): MemoryPort {
+    return this.#add(options) as MemoryPort;
+  }
+
+  #add(options: PortOptions): Port {
+    if (this.#closed) throw new Error(`switch ${this.name} is closed`);
+    checkPortOptions(options);
+    const name = portName(options);
+    const taken = this.#ports.find((port) => port?.name === name);
+    if (taken) throw new Error(`port ${name} exists already: give this one another name`);
+    const index = this.#freeIndex();
+    const device = this.#device(index, options);
+    try {
+      const port = this.#port({ ...options, name }, index, device);
+      this.#ports[index] = port;
+      this.#publishPorts();
+      return port;
+    } catch (error) {
+      device.reset();
+      this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_STATE, PORT_ABSENT);
+      throw error;
+    }
+  }
+
+  #port(options: PortOptions & { name: string }, index: number, device: NetDevice): Port {
+    if (options.type === 'memory') {
+      return new MemoryPort(options, index, device, {
+        control: this.control,
+        heap: this.#heap,
+        datapath: this.#datapath,
+      });
+    }
+    const notice = (text: string) => this.#notice(options.name, text);
+    const port = new VhostUserPort(options, index, device, this.#loop, notice);
+    port.open();
+    return port;
+  }
+
+  #freeIndex(): number {
+    const hole = Array.from(this.#ports).indexOf(undefined);
+    if (hole >= 0) return hole;
+    if (this.#ports.length === MAX_PORTS) {
+      throw new Error(`switch ${this.name} has ${MAX_PORTS} ports; start a second switch`);
+    }
+    return this.#ports.length;
+  }
+
+  #device(index: number, options: PortOptions): NetDevice {
+    // Counters start at zero for a new port on an old index.
+    const rings = ringAddress(ringIndex(index, 0));
+    this.control.bytes.fill(0, rings, rings + RING_STRIDE * MAX_PAIRS * 2);
+    const block = PORT_BASE + index * PORT_STRIDE;
+    this.control.bytes.fill(0, block, block + PORT_STRIDE);
+    this.control.set(block + PORT_STATE, PORT_DOWN);
+    this.control.set(block + PORT_PEER, NO_PORT);
+    const emit = (event: keyof PortEvents) => {
+      const port = this.#ports[index];
+      if (port) this.#events.emit(event, port.info());
+    };
+    return new NetDevice(
+      { control: this.control, window: this.#window, pool: this.#pool },
+      {
+        port: index,
+        pairs: options.queues ?? (options.type === 'memory' ? 1 : MAX_PAIRS),
+        ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
+      },
+      {
+        changed: () => {
+          const up = this.#ports[index]?.device.up ?? false;
+          if (!up) this.#fdb.forget(index);
+          emit(up ? 'port-up' : 'port-down');
+        },
+        connected: () => {},
+        disconnected: () => {},
+        features: () => emit('link-features'),
+        rarp: (mac) => this.#fdb.learn(mac, index),
+      },
+    );
+  }
+
+  /** Tells the workers which ports there are, and who is whose peer on a wire. */
+  #publishPorts(): void {
+    const present = this.#ports.filter((port) => port !== undefined);
+    for (const { index } of present) {
+      const peer = present.length === 2 ? present.find((other) => other.index !== index) : undefined;
+      this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_PEER, peer?.index ?? NO_PORT);
+    }
+    this.control.set(SWITCH_PORTS, this.#ports.length);
+    this.#pool.quiesce();
+  }
+
+  async removePort(name: string): Promise<void> {
+    const port = this.#ports.find((other) => other?.name === name);
+    if (!port) throw new Error(`no port ${name}: ${this.#known()}`);
+    await this.#remove(port);
+  }
+
+  #known(): string {
+    const names = this.ports().map(({ name }) => name);
+    return names.length > 0 ? `there are ${names.join(', ')}` : 'the switch has none';
+  }
+
+  async #remove(port: Port): Promise<void> {
+    await port.close();
+    port.device.reset();
+    this.#fdb.forget(port.index);
+    this.control.set(PORT_BASE + port.index * PORT_STRIDE + PORT_STATE, PORT_ABSENT);
+    this.#ports[port.index] = undefined;
+    while (this.#ports.length > 0 && this.#ports.at(-1) === undefined) this.#ports.pop();
+    this.#publishPorts();
+  }
+
+  #collectBroken(): void {
+    for (const port of this.#ports) {
+      for (const ring of port?.device.takeBroken() ?? []) {
+        this.#notice(port!.name, `ring ${ring.queue} is quarantined: ${ring.broken}`);
+        this.#events.emit('quarantined', port!.info());
+      }
+    }
+  }
+
+  // --- reading -----------------------------------------------------------------------------------
+
+  info(): SwitchInfo {
+    return {
+      name: this.name,
+      version: VERSION,
+      pid: process.pid,
+      forwarding: this.forwarding,
+      workers: this.#pool.size,
+      ageing: this.ageing,
+      uptime: (performance.now() - this.#opened) / 1000,
+    };
+  }
+
+  #present(): Port[] {
+    return this.#ports.filter((port) => port !== undefined);
+  }
+
+  ports(): PortInfo[] {
+    return this.#present().map((port) => port.info());
+  }
+
+  rings(): RingInfo[] {
+    return this.#present().flatMap(({ name, device }) =>
+      device.rings.map((ring) => describeRing(this.control, name, ring)),
+    );
+  }
+
+  fdb(): FdbEntry[] {
+    const now = this.control.get(SWITCH_NOW);
+    return this.#fdb.entries().flatMap(({ mac, port, heard }) => {
+      const name = this.#ports[port]?.name;
+      return name === undefined ? [] : [{ mac, port: name, age: now - heard }];
+    });
+  }
+
+  stats(): Stats {
+    return readStats(
+      this.control,
+      this.#present().map(({ name, device }) => ({ name, rings: device.rings })),
+      this.#pool.size,
+      (performance.now() - this.#opened) * 1e6,
+    );
+  }
+
+  on<K extends keyof PortEvents>(event: K, listener: (value: PortEvents[K]) => void): this {
+    this.#events.on(event, listener);
+    return this;
+  }
+
+  #notice(port: string, text: string): void {
+    this.#events.emit('notice', { port, message: text } satisfies PortEvents['notice']);
+  }
+
+  /** Stops the guests' rings, unlinks the sockets, ends the threads. Repeating it does nothing. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#clock);
+    for (const port of this.#present()) await this.#remove(port);
+    await this.#pool.close();
+    await this.#loop.close();
+    close(this.#latchFd);
+  }
+}
+
+function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * Opens a switch without ports. Throws RangeError on options out of range, Error when the datapath
+ * was not built or the machine lacks what it needs (`vhop doctor` says what).
+ */
+export async function openSwitch(options: SwitchOptions = {}): Promise<Switch> {
+  return new Switch(options);
+}

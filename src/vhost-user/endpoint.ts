@@ -1,0 +1,207 @@
+// A port's socket: listens on a path, or connects to it again and again, and runs one session at a
+// time. Callers see one device whose front end comes and goes.
+
+import {
+  acceptUnix,
+  checkSocketPath,
+  close,
+  connectUnix,
+  EPOLLIN,
+  ERRNO,
+  type EventLoop,
+  peerCredentials,
+  SystemError,
+} from '../linux/index.ts';
+import type { Backend } from './backend.ts';
+import { Notices } from './notices.ts';
+import { type Peer, Session } from './session.ts';
+import { closeSocketFile, openSocketFile, type SocketFile } from './socket-path.ts';
+
+/** Between attempts to connect, and before listening again when out of descriptors. */
+const RETRY_MS = 50;
+
+export interface EndpointOptions {
+  /** At most 107 bytes. */
+  path: string;
+  /** `server`: the front end connects to us. `client`: we connect to it. */
+  mode: 'server' | 'client';
+  loop: EventLoop;
+  backend: Backend;
+  /** One sentence for people; each distinct one once per spell of trouble (notices.ts). */
+  onNotice: (message: string) => void;
+  /** Permission bits of the socket file; else what umask leaves. */
+  socketMode?: number;
+}
+
+export class Endpoint {
+  readonly #options: EndpointOptions;
+  readonly #notices: Notices;
+  #open = false;
+  #session: Session | undefined;
+  #file: SocketFile | undefined;
+  #unwatch: (() => void) | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: EndpointOptions) {
+    this.#options = options;
+    this.#notices = new Notices(options.onNotice);
+  }
+
+  /** The front end connected now. */
+  get peer(): Peer | undefined {
+    return this.#session?.peer;
+  }
+
+  get connected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /**
+   * Starts listening or connecting. A server throws PathError where the path cannot be had; a
+   * client waits for it to appear. Both throw RangeError for a path of more than 107 bytes.
+   */
+  open(): void {
+    if (this.#open) return;
+    const { mode, path, socketMode } = this.#options;
+    if (mode === 'server') {
+      this.#file = openSocketFile(path, socketMode);
+      try {
+        this.#listen();
+      } catch (error) {
+        closeSocketFile(this.#file);
+        throw error;
+      }
+      this.#open = true;
+    } else {
+      checkSocketPath(path);
+      this.#open = true;
+      this.#connect();
+    }
+  }
+
+  /** Ends the session and gives the path back. Repeating it does nothing. */
+  close(): void {
+    this.#open = false;
+    clearTimeout(this.#timer);
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    // The path goes first: a front end that reconnects at once must not find the old socket.
+    const file = this.#file;
+    this.#file = undefined;
+    try {
+      if (file !== undefined) closeSocketFile(file);
+    } finally {
+      this.#session?.close('the port was closed');
+    }
+  }
+
+  #later(action: () => void): void {
+    clearTimeout(this.#timer);
+    // Whoever was told of the trouble may have closed the endpoint for it.
+    if (!this.#open) return;
+    this.#timer = setTimeout(action, RETRY_MS);
+  }
+
+  #listen(): void {
+    this.#unwatch = this.#options.loop.watch(this.#file!.fd, EPOLLIN, () => this.#accept());
+  }
+
+  #relisten(): void {
+    try {
+      this.#listen();
+    } catch (error) {
+      this.#notices.say(`cannot listen on ${this.#options.path}: ${text(error)}`);
+      this.#later(() => this.#relisten());
+    }
+  }
+
+  #accept(): void {
+    try {
+      // Bounded by the caller's turn: whoever still waits makes the fd ready again.
+      const fd = acceptUnix(this.#file!.fd);
+      if (fd >= 0) this.#admit(fd);
+    } catch (error) {
+      // Out of descriptors: the connection stays in the queue, and the fd stays ready.
+      this.#notices.say(`cannot accept on ${this.#options.path}: ${text(error)}`);
+      this.#unwatch?.();
+      this.#unwatch = undefined;
+      this.#later(() => this.#relisten());
+    }
+  }
+
+  #admit(fd: number): void {
+    if (this.#session?.hungUp) this.#session.close('the peer closed the connection');
+    if (this.#session === undefined) {
+      this.#start(fd);
+      return;
+    }
+    const { path } = this.#options;
+    this.#notices.say(
+      `a second front end (pid ${pidOf(fd)}) on ${path} was turned away: ` +
+        `pid ${this.#session.peer?.pid ?? 0} is connected`,
+    );
+    close(fd);
+  }
+
+  // Runs from a timer: whatever fails is told and tried again.
+  #connect(): void {
+    const { path } = this.#options;
+    try {
+      this.#start(connectUnix(path));
+    } catch (error) {
+      this.#notices.say(`waiting for ${path}: ${absence(error)}`);
+      this.#later(() => this.#connect());
+    }
+  }
+
+  #start(fd: number): void {
+    let ended = false;
+    const session = new Session({
+      fd,
+      loop: this.#options.loop,
+      backend: this.#options.backend,
+      onNotice: (message) => this.#notices.say(message),
+      onClosed: (reason, fault) => {
+        ended = true;
+        this.#ended(reason, fault);
+      },
+    });
+    // The back end may have refused the front end at once.
+    if (!ended) this.#session = session;
+  }
+
+  #ended(reason: string, fault: boolean): void {
+    // A session that did some work ends the spell of trouble before it; one that only ever fails
+    // would say the same for each attempt.
+    if (this.#session !== undefined && this.#session.requests > 0) this.#notices.forget();
+    this.#session = undefined;
+    if (fault) this.#notices.say(reason);
+    if (this.#open && this.#options.mode === 'client') this.#later(() => this.#connect());
+  }
+}
+
+function absence(error: unknown): string {
+  if (!(error instanceof SystemError)) return text(error);
+  switch (error.errno) {
+    case ERRNO.ENOENT:
+      return 'there is no such socket yet';
+    case ERRNO.ECONNREFUSED:
+      return 'nobody listens on it';
+    case ERRNO.EACCES:
+      return 'this user may not connect to it; change its permissions or run as its owner';
+    default:
+      return error.message;
+  }
+}
+
+function pidOf(fd: number): number {
+  try {
+    return peerCredentials(fd).pid;
+  } catch {
+    return 0;
+  }
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

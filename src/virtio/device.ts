@@ -1,0 +1,468 @@
+// The virtio-net device of one port: what a front end (a vhost-user session, or our own driver in
+// process) sets up, kept consistent with what the workers see.
+//
+// Every change follows one pattern: take the rings concerned from the workers, quiesce, change,
+// publish. Methods return when that is done, so a session may acknowledge at once.
+
+import {
+  MAX_FRAME,
+  MAX_REGIONS,
+  PORT_BASE,
+  PORT_DOWN,
+  PORT_FEATURES,
+  PORT_HDR_LEN,
+  PORT_MAX_FRAME,
+  PORT_RINGS,
+  PORT_RX_LIST,
+  PORT_RX_PAIRS,
+  PORT_STATE,
+  PORT_STRIDE,
+  PORT_UP,
+  RING_BROKEN,
+  RING_REASON,
+  RING_RUNNING,
+  RING_STATE,
+  BROKEN_NONE,
+  RING_STOPPED,
+} from '../abi/layout.ts';
+import { F_LOG_ALL, F_PROTOCOL_FEATURES, MAX_RING_SIZE } from '../abi/virtio.ts';
+import { close, isEventfd, setNonblocking, signal } from '../linux/index.ts';
+import { type Control, ringIndex } from '../memory/control.ts';
+import { BadRegion, RegionTable } from '../memory/regions.ts';
+import type { Window } from '../memory/window.ts';
+import {
+  type Backend,
+  type MemoryRegion,
+  type MemoryRegionFd,
+  Refusal,
+  type VringAddr,
+} from '../vhost-user/backend.ts';
+import type { WorkerPool } from '../worker/pool.ts';
+import { bit, headerLength, offeredFeatures, ringFlags } from './features.ts';
+import { Ring } from './ring.ts';
+
+/** What a device needs of the switch it is in. */
+export interface DeviceHost {
+  readonly control: Control;
+  readonly window: Window;
+  readonly pool: WorkerPool;
+}
+
+export interface DeviceEvents {
+  /** At least one ring pair carries traffic, or none does any more. */
+  changed(): void;
+  connected(peer: { pid: number; uid: number; gid: number } | undefined): void;
+  disconnected(reason: string): void;
+  features(features: bigint): void;
+  rarp(mac: Uint8Array): void;
+}
+
+export interface DeviceOptions {
+  port: number;
+  pairs: number;
+  mtu?: number;
+}
+
+/** How long frames of a disabled ring wait for it to be enabled again, milliseconds. */
+const DISABLE_GRACE = 500;
+const FEATURES_OK = 8;
+const STATUS_MASK = 0xff;
+
+export class NetDevice implements Backend {
+  readonly offeredFeatures: bigint;
+  readonly queuePairs: number;
+  readonly maxMemSlots = MAX_REGIONS;
+  readonly rings: Ring[];
+  readonly regions: RegionTable;
+  features = 0n;
+  mtu: number | undefined;
+  readonly #host: DeviceHost;
+  readonly #port: number;
+  readonly #block: number;
+  readonly #events: DeviceEvents;
+  readonly #timers = new Map<Ring, NodeJS.Timeout>();
+  #status = 0;
+  #featuresRefused = false;
+  #up = false;
+
+  constructor(host: DeviceHost, options: DeviceOptions, events: DeviceEvents) {
+    this.#host = host;
+    this.#port = options.port;
+    this.#block = PORT_BASE + options.port * PORT_STRIDE;
+    this.#events = events;
+    this.queuePairs = options.pairs;
+    this.mtu = options.mtu;
+    this.offeredFeatures = offeredFeatures(options);
+    this.regions = new RegionTable(host.control, host.window, options.port);
+    this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
+      const ring = new Ring(host.control, ringIndex(options.port, queue), queue);
+      ring.setCallFd(-1);
+      // Spread what guests send over the workers, port by port and pair by pair.
+      ring.setWorker((options.port + (queue >> 1)) % host.pool.size);
+      return ring;
+    });
+    host.control.set(this.#block + PORT_RINGS, this.rings.length);
+    this.regions.publish();
+    this.#publishFeatures();
+  }
+
+  /** Whether at least one ring carries frames. */
+  get up(): boolean {
+    return this.#up;
+  }
+
+  // --- connection --------------------------------------------------------------------------------
+
+  connected(peer: { pid: number; uid: number; gid: number } | undefined): void {
+    this.#events.connected(peer);
+  }
+
+  disconnected(reason: string): void {
+    this.reset();
+    this.#events.disconnected(reason);
+  }
+
+  /** Stops all rings, unmaps all memory, closes every fd. */
+  reset(): void {
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    this.#halt(this.rings);
+    this.regions.clear();
+    this.regions.publish();
+    for (const ring of this.rings) {
+      this.#closeFds(ring);
+      ring.size = 0;
+      ring.parts = undefined;
+      ring.base = 0;
+      ring.enabled = false;
+      ring.started = false;
+      ring.live = false;
+      ring.set(RING_STATE, RING_STOPPED);
+    }
+    this.features = 0n;
+    this.#status = 0;
+    this.#featuresRefused = false;
+    this.#publishFeatures();
+    this.#settle();
+  }
+
+  #closeFds(ring: Ring): void {
+    this.#unwatchKick(ring);
+    if (ring.callFd >= 0) close(ring.callFd);
+    if (ring.errFd >= 0) close(ring.errFd);
+    ring.setCallFd(-1);
+    ring.errFd = -1;
+  }
+
+  #unwatchKick(ring: Ring): void {
+    if (ring.kickFd < 0) return;
+    if (ring.isTx) this.#host.pool.unwatch(this.#workerOf(ring), ring.kickFd);
+    close(ring.kickFd);
+    ring.kickFd = -1;
+  }
+
+  #workerOf(ring: Ring): number {
+    return (this.#port + (ring.queue >> 1)) % this.#host.pool.size;
+  }
+
+  // --- features ----------------------------------------------------------------------------------
+
+  setFeatures(features: bigint): void {
+    const known = this.offeredFeatures | bit(F_PROTOCOL_FEATURES);
+    const surplus = features & ~known;
+    if (surplus !== 0n) {
+      this.#featuresRefused = true;
+      throw new Refusal(`SET_FEATURES asks for bits 0x${surplus.toString(16)}, never offered`);
+    }
+    const acked = features & ~bit(F_PROTOCOL_FEATURES);
+    const changed = (acked ^ this.features) & ~bit(F_LOG_ALL);
+    this.#featuresRefused = false;
+    if (changed === 0n) {
+      this.features = acked;
+      return;
+    }
+    if (this.rings.some((ring) => ring.live && ring.started)) {
+      throw new Refusal('SET_FEATURES changes features while rings run; stop them first');
+    }
+    this.features = acked;
+    this.#publishFeatures();
+    this.#events.features(acked);
+  }
+
+  #publishFeatures(): void {
+    const { control } = this.#host;
+    control.set64(this.#block + PORT_FEATURES, this.features);
+    control.set(this.#block + PORT_HDR_LEN, headerLength(this.features));
+    this.#publishMtu();
+  }
+
+  setMtu(mtu: number): void {
+    if (mtu < 68 || mtu > 65535) {
+      throw new Refusal(`NET_SET_MTU asks for ${mtu}; an MTU is 68 to 65535 bytes`);
+    }
+    this.mtu = mtu;
+    this.#publishMtu();
+  }
+
+  #publishMtu(): void {
+    // Ethernet header and one VLAN tag on top of the IP packet.
+    const frame = this.mtu === undefined ? 0 : Math.min(this.mtu + 18, MAX_FRAME);
+    this.#host.control.set(this.#block + PORT_MAX_FRAME, frame);
+  }
+
+  setStatus(status: number): void {
+    this.#status = status & STATUS_MASK;
+  }
+
+  getStatus(): number {
+    return this.#featuresRefused ? this.#status & ~FEATURES_OK : this.#status;
+  }
+
+  sendRarp(mac: Uint8Array): void {
+    this.#events.rarp(mac);
+  }
+
+  // --- memory ------------------------------------------------------------------------------------
+
+  setMemTable(regions: MemoryRegionFd[]): void {
+    this.#changeMemory(regions, () => {
+      this.regions.clear();
+      for (const region of regions) this.regions.add(region, region.fd);
+    });
+  }
+
+  addMemRegion(region: MemoryRegionFd): void {
+    // QEMU 7.2 announces each region once per queue pair.
+    if (this.regions.has(region)) {
+      close(region.fd);
+      return;
+    }
+    this.#changeMemory([region], () => this.regions.add(region, region.fd));
+  }
+
+  removeMemRegion(region: MemoryRegion): void {
+    if (!this.regions.has(region)) return;
+    this.#changeMemory([], () => this.regions.remove(region));
+  }
+
+  /** Runs `change` while no worker uses this port's memory, then lets the rings go on. */
+  #changeMemory(regions: MemoryRegionFd[], change: () => void): void {
+    this.#halt(this.rings);
+    try {
+      change();
+    } catch (error) {
+      if (error instanceof BadRegion) throw new Refusal(error.message);
+      throw error;
+    } finally {
+      this.regions.publish();
+      for (const { fd } of regions) close(fd);
+      for (const ring of this.rings) this.#apply(ring);
+      this.#settle();
+    }
+  }
+
+  // --- rings -------------------------------------------------------------------------------------
+
+  #ring(index: number): Ring {
+    return this.rings[index]!;
+  }
+
+  /** Takes rings from the workers and waits until they have let go. */
+  #halt(rings: Ring[]): void {
+    const running = rings.filter(({ state }) => state !== RING_STOPPED);
+    for (const ring of running) ring.halt();
+    if (running.length > 0) this.#host.pool.quiesce();
+  }
+
+  /** Changes a ring's set-up; a running one is stopped for it and goes on after. */
+  #reconfigure(index: number, change: (ring: Ring) => void): void {
+    const ring = this.#ring(index);
+    this.#halt([ring]);
+    change(ring);
+    this.#apply(ring);
+    this.#settle();
+  }
+
+  setVringNum(index: number, num: number): void {
+    if (num < 1 || num > MAX_RING_SIZE || (num & (num - 1)) !== 0) {
+      throw new Refusal(
+        `SET_VRING_NUM gives ring ${index} ${num} entries; a split ring has a power of two, ` +
+          `at most ${MAX_RING_SIZE}`,
+      );
+    }
+    this.#stopped(index, 'SET_VRING_NUM');
+    this.#ring(index).size = num;
+  }
+
+  #stopped(index: number, request: string): void {
+    const ring = this.#ring(index);
+    if (ring.started && ring.live) {
+      throw new Refusal(`${request} on ring ${index}, which runs; stop it with GET_VRING_BASE`);
+    }
+  }
+
+  setVringAddr(index: number, addr: VringAddr): void {
+    const ring = this.#ring(index);
+    const { desc, avail, used } = addr;
+    const same =
+      ring.parts?.desc === desc && ring.parts.avail === avail && ring.parts.used === used;
+    if (same) return;
+    this.#stopped(index, 'SET_VRING_ADDR');
+    if (desc % 16n !== 0n || avail % 2n !== 0n || used % 4n !== 0n) {
+      throw new Refusal(
+        `SET_VRING_ADDR places ring ${index} at misaligned addresses ` +
+          '(descriptors 16, avail 2, used 4 bytes)',
+      );
+    }
+    ring.parts = { desc, avail, used };
+  }
+
+  setVringBase(index: number, base: number): void {
+    if (base > 0xffff) throw new Refusal(`SET_VRING_BASE gives ring ${index} base ${base}`);
+    this.#stopped(index, 'SET_VRING_BASE');
+    this.#ring(index).base = base;
+  }
+
+  getVringBase(index: number): number {
+    const ring = this.#ring(index);
+    this.#halt([ring]);
+    const base = ring.position;
+    this.#unwatchKick(ring);
+    if (ring.callFd >= 0) close(ring.callFd);
+    ring.setCallFd(-1);
+    ring.base = base;
+    ring.started = false;
+    ring.live = false;
+    ring.set(RING_STATE, RING_STOPPED);
+    this.#settle();
+    return base;
+  }
+
+  setVringKick(index: number, fd: number): void {
+    this.#checkEventfd(fd, `SET_VRING_KICK of ring ${index}`);
+    this.#reconfigure(index, (ring) => {
+      this.#unwatchKick(ring);
+      // A start after a latch, or after a stop, takes the indices up anew.
+      if (ring.state === RING_BROKEN) {
+        ring.live = false;
+        ring.set(RING_REASON, BROKEN_NONE);
+        ring.set(RING_STATE, RING_STOPPED);
+      }
+      ring.kickFd = fd;
+      ring.started = true;
+      // Edge triggered; a kick that came before shows at once.
+      if (fd >= 0 && ring.isTx) this.#host.pool.watch(this.#workerOf(ring), fd, ring.index);
+    });
+  }
+
+  setVringCall(index: number, fd: number): void {
+    this.#checkEventfd(fd, `SET_VRING_CALL of ring ${index}`);
+    const ring = this.#ring(index);
+    const old = ring.callFd;
+    ring.setCallFd(fd);
+    if (old >= 0) {
+      // A worker may be about to write to the old one.
+      this.#host.pool.quiesce();
+      close(old);
+    }
+    // Calls made while the front end swapped descriptors went nowhere: make one up.
+    if (fd >= 0) signal(fd);
+  }
+
+  setVringErr(index: number, fd: number): void {
+    this.#checkEventfd(fd, `SET_VRING_ERR of ring ${index}`);
+    const ring = this.#ring(index);
+    if (ring.errFd >= 0) close(ring.errFd);
+    ring.errFd = fd;
+  }
+
+  #checkEventfd(fd: number, what: string): void {
+    if (fd < 0) return;
+    try {
+      if (!isEventfd(fd)) throw new Refusal(`${what} passes something that is no eventfd`);
+      setNonblocking(fd);
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+  }
+
+  setVringEnable(index: number, enable: boolean): void {
+    if (this.#ring(index).enabled === enable) return;
+    this.#reconfigure(index, (ring) => {
+      ring.enabled = enable;
+      clearTimeout(this.#timers.get(ring));
+      this.#timers.delete(ring);
+      // virtio-user disables rings for a moment around a new memory table: hold, then discard.
+      if (!enable && ring.isTx) {
+        const timer = setTimeout(() => this.#discard(ring), DISABLE_GRACE);
+        this.#timers.set(ring, timer.unref());
+      }
+    });
+  }
+
+  #discard(ring: Ring): void {
+    this.#timers.delete(ring);
+    if (ring.enabled || !ring.live || ring.state !== RING_STOPPED || !this.#addresses(ring)) return;
+    ring.discard();
+    this.#host.pool.quiesce();
+  }
+
+  /** Linear addresses of a ring's parts, or undefined while its memory is not all mapped. */
+  #addresses(ring: Ring): { desc: number; avail: number; used: number } | undefined {
+    if (!ring.parts || ring.size === 0) return undefined;
+    const sizes = ring.partSizes();
+    const desc = this.regions.fromUva(ring.parts.desc, sizes.desc);
+    const avail = this.regions.fromUva(ring.parts.avail, sizes.avail);
+    const used = this.regions.fromUva(ring.parts.used, sizes.used);
+    return desc && avail && used ? { desc, avail, used } : undefined;
+  }
+
+  /** Hands a halted ring to the workers if all that it needs is there. */
+  #apply(ring: Ring): void {
+    if (ring.state === RING_BROKEN || !ring.started) return;
+    const linear = this.#addresses(ring);
+    if (!linear) {
+      // Memory may still come: an empty table is a front end between two tables.
+      if (this.regions.bytes > 0 && ring.parts && ring.size > 0 && ring.enabled) {
+        throw new Refusal(`ring ${ring.queue} lies outside the memory of the guest`);
+      }
+      return;
+    }
+    if ((linear.desc & 15) | (linear.avail & 1) | (linear.used & 3)) {
+      throw new Refusal(`ring ${ring.queue} is misaligned in guest memory`);
+    }
+    ring.load(linear, this.#port, ringFlags(this.features));
+    if (ring.enabled) ring.run();
+  }
+
+  /** Publishes which RX rings take frames, tells the workers, and tells whoever listens. */
+  #settle(): void {
+    const { control, pool } = this.#host;
+    const pairs = this.rings
+      .filter((ring) => !ring.isTx && ring.state === RING_RUNNING)
+      .map(({ queue }) => queue >> 1);
+    // Not to be read half new: the count goes to zero before the list changes.
+    control.set(this.#block + PORT_RX_PAIRS, 0);
+    for (const [i, pair] of pairs.entries()) control.bytes[this.#block + PORT_RX_LIST + i] = pair;
+    control.set(this.#block + PORT_RX_PAIRS, pairs.length);
+    const up = pairs.length > 0;
+    control.set(this.#block + PORT_STATE, up ? PORT_UP : PORT_DOWN);
+    pool.quiesce();
+    if (up !== this.#up) {
+      this.#up = up;
+      this.#events.changed();
+    }
+  }
+
+  /** Rings latched since the last call; their err eventfds are signalled here. */
+  takeBroken(): Ring[] {
+    const broken = this.rings.filter((ring) => ring.state === RING_BROKEN && !ring.reported);
+    for (const ring of broken) {
+      ring.reported = true;
+      if (ring.errFd >= 0) signal(ring.errFd);
+    }
+    if (broken.length > 0) this.#settle();
+    return broken;
+  }
+}

@@ -1,0 +1,146 @@
+// One datapath thread: poll while there is work, spin a little, then sleep until a kick.
+//
+// It runs no event loop and gets no messages: main speaks to it through its worker block (abi/
+// layout.ts) and a wake-up eventfd, kicks come through epoll.
+
+import { workerData } from 'node:worker_threads';
+import {
+  NO_RING,
+  RING_BASE,
+  RING_CALL_FD,
+  RING_KICKS,
+  RING_STRIDE,
+  WORKER_ACK,
+  WORKER_BASE,
+  WORKER_CURRENT,
+  WORKER_GENERATION,
+  WORKER_LOCKED,
+  WORKER_PARKED,
+  WORKER_SAMPLED_FRAMES,
+  WORKER_SAMPLED_NS,
+  WORKER_SLEEPS,
+  WORKER_SPIN,
+  WORKER_STOP,
+  WORKER_STRIDE,
+  WORKER_TRAPS,
+} from '../abi/layout.ts';
+import { Epoll, signal } from '../linux/index.ts';
+import { Control } from '../memory/control.ts';
+import { loadDatapath } from './datapath.ts';
+
+export interface WorkerData {
+  id: number;
+  memory: WebAssembly.Memory;
+  epollFd: number;
+  /** eventfd that tells main of a latched ring. */
+  mainFd: number;
+}
+
+/** epoll data of the wake-up eventfd; kicks carry their ring index. */
+export const WAKE = NO_RING;
+
+/** Every so many polls one is timed, for ns per frame. */
+const SAMPLE = 16;
+/** Polls between two looks at the clock while spinning, and at armed rings while busy. */
+const SPIN_CHECK = 32;
+const KICK_CHECK = 16;
+
+const { id, memory, epollFd, mainFd } = workerData as WorkerData;
+const control = new Control(memory);
+const block = WORKER_BASE + id * WORKER_STRIDE;
+const epoll = Epoll.adopt(epollFd, 256);
+const calls = new Int32Array(memory.buffer, 0, RING_BASE / 4 + (RING_STRIDE / 4) * 4096);
+const sums = new Float64Array(memory.buffer, block, WORKER_STRIDE / 8);
+const counters = new BigUint64Array(memory.buffer, block, WORKER_STRIDE / 8);
+const kicks = new BigUint64Array(memory.buffer, RING_BASE, (RING_STRIDE / 8) * 4096);
+
+const datapath = loadDatapath(memory, {
+  call(ring) {
+    const fd = calls[(RING_BASE + ring * RING_STRIDE + RING_CALL_FD) >> 2]!;
+    if (fd < 0) return;
+    try {
+      signal(fd);
+    } catch {
+      // A call fd that cannot be written to is the front end's loss; its session will tell.
+    }
+  },
+  latched() {
+    signal(mainFd);
+  },
+});
+
+function count(counter: number): void {
+  counters[counter >> 3]!++;
+}
+
+/** Marks rings whose kick arrived as active. */
+function takeKicks(timeout: number): number {
+  const n = epoll.wait(timeout);
+  if (timeout !== 0) control.set(block + WORKER_PARKED, 0);
+  for (let i = 0; i < n; i++) {
+    const ring = epoll.data(i);
+    if (ring === WAKE) continue;
+    kicks[(ring * RING_STRIDE + RING_KICKS) >> 3]!++;
+    datapath.activate(ring);
+  }
+  return n;
+}
+
+/** One poll; what traps costs the ring that was being worked on, and nothing else. */
+function poll(): number {
+  try {
+    return datapath.poll();
+  } catch {
+    count(WORKER_TRAPS);
+    datapath.recover();
+    return 0;
+  }
+}
+
+function run(): void {
+  datapath.init(id);
+  control.set(block + WORKER_LOCKED, NO_RING);
+  control.set(block + WORKER_CURRENT, NO_RING);
+  control.set(block + WORKER_PARKED, 0);
+  let polls = 0;
+  let empty = 0;
+  let spinStart = 0;
+  while (control.get(block + WORKER_STOP) === 0) {
+    polls++;
+    let moved: number;
+    if (polls % SAMPLE === 0) {
+      const start = performance.now();
+      moved = poll();
+      if (moved > 0) {
+        sums[WORKER_SAMPLED_NS >> 3]! += (performance.now() - start) * 1e6;
+        sums[WORKER_SAMPLED_FRAMES >> 3]! += moved;
+      }
+      if (polls % (SAMPLE * KICK_CHECK) === 0) {
+        takeKicks(0);
+      }
+    } else {
+      moved = poll();
+    }
+    if (moved > 0) {
+      empty = 0;
+      continue;
+    }
+    empty++;
+    if (empty % SPIN_CHECK !== 0) continue;
+    const now = performance.now();
+    if (empty === SPIN_CHECK) spinStart = now;
+    if ((now - spinStart) * 1e6 < control.get(block + WORKER_SPIN)) continue;
+    if (datapath.armAll() > 0) continue;
+    control.set(block + WORKER_PARKED, 1);
+    if (control.get(block + WORKER_GENERATION) !== control.get(block + WORKER_ACK)) {
+      control.set(block + WORKER_PARKED, 0);
+      continue;
+    }
+    count(WORKER_SLEEPS);
+    takeKicks(-1);
+    empty = 0;
+  }
+  control.set(block + WORKER_PARKED, 1);
+}
+
+run();

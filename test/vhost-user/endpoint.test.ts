@@ -1,0 +1,321 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import * as vu from '../../src/abi/vhost-user.ts';
+import {
+  acceptUnix,
+  close,
+  connectUnix,
+  EventLoop,
+  listenUnix,
+  recvWithFds,
+} from '../../src/linux/index.ts';
+import { Endpoint, type EndpointOptions, PathError } from '../../src/vhost-user/index.ts';
+import { Notices } from '../../src/vhost-user/notices.ts';
+import { openFds } from '../linux/fds.ts';
+import { FakeBackend, FrontEnd, until } from './harness.ts';
+
+interface Site {
+  loop: EventLoop;
+  directory: string;
+  path: string;
+  backend: FakeBackend;
+  notices: string[];
+  endpoint(options?: Partial<EndpointOptions>): Endpoint;
+}
+
+async function withSite(body: (site: Site) => Promise<void>): Promise<void> {
+  const before = openFds();
+  const directory = mkdtempSync(join(tmpdir(), 'vhop-'));
+  const path = join(directory, 'port.sock');
+  const loop = new EventLoop({ onError: (error) => assert.fail(String(error)) });
+  const backend = new FakeBackend();
+  const notices: string[] = [];
+  const onNotice = (message: string) => notices.push(message);
+  const made: Endpoint[] = [];
+  const endpoint = (options: Partial<EndpointOptions> = {}) => {
+    const one = new Endpoint({ path, mode: 'server', loop, backend, onNotice, ...options });
+    made.push(one);
+    return one;
+  };
+  try {
+    await body({ loop, directory, path, backend, notices, endpoint });
+  } finally {
+    for (const one of made) one.close();
+    await loop.close();
+    rmSync(directory, { recursive: true });
+  }
+  assert.equal(openFds(), before);
+}
+
+test('a server serves one front end after the other, 200 times, with a flat fd count', async () => {
+  await withSite(async ({ path, backend, notices, endpoint }) => {
+    const server = endpoint({ socketMode: 0o600 });
+    server.open();
+    server.open();
+    assert.equal(lstatSync(path).mode & 0o777, 0o600);
+    const flat = openFds();
+    for (let round = 0; round < 200; round++) {
+      const front = new FrontEnd(connectUnix(path));
+      await front.negotiate();
+      assert.equal(server.peer?.pid, process.pid);
+      front.close();
+      // Every other front end is followed before its end was noticed.
+      if (round % 2 === 0) {
+        await until(() => !server.connected);
+        assert.equal(openFds(), flat);
+      }
+    }
+    await until(() => !server.connected);
+    assert.equal(openFds(), flat);
+    assert.equal(backend.named('connected').length, 200);
+    assert.equal(backend.ends.length, 200);
+    assert.deepEqual(notices, []);
+    server.close();
+    server.close();
+    assert.equal(existsSync(path), false);
+  });
+});
+
+test('a second front end is turned away while the first lives, once in words', async () => {
+  await withSite(async ({ path, backend, notices, endpoint }) => {
+    endpoint().open();
+    const first = new FrontEnd(connectUnix(path));
+    await first.barrier();
+    for (let i = 0; i < 5; i++) {
+      const second = new FrontEnd(connectUnix(path));
+      await second.expectClosed();
+      second.close();
+    }
+    await first.barrier();
+    assert.deepEqual(notices, [
+      `a second front end (pid ${process.pid}) on ${path} was turned away: ` +
+        `pid ${process.pid} is connected`,
+    ]);
+    assert.equal(backend.named('connected').length, 1);
+    // The first dies and the next comes before anybody looked: it is let in.
+    first.close();
+    const next = new FrontEnd(connectUnix(path));
+    await next.barrier();
+    assert.equal(backend.named('connected').length, 2);
+    assert.deepEqual(backend.ends, ['the peer closed the connection']);
+    next.close();
+  });
+});
+
+test('closing tells the back end and the front end', async () => {
+  await withSite(async ({ path, backend, endpoint }) => {
+    const server = endpoint();
+    server.open();
+    const front = new FrontEnd(connectUnix(path));
+    await front.barrier();
+    server.close();
+    assert.deepEqual(backend.ends, ['the port was closed']);
+    await front.expectClosed();
+    front.close();
+    // And it can be opened again.
+    server.open();
+    const again = new FrontEnd(connectUnix(path));
+    await again.barrier();
+    again.close();
+  });
+});
+
+test('a stale socket file is taken over; one in use is not, and its owner is named', async () => {
+  await withSite(async ({ path, endpoint }) => {
+    close(listenUnix(path));
+    const stale = lstatSync(path).ino;
+    assert.ok(stale > 0);
+    const server = endpoint();
+    server.open();
+    close(connectUnix(path));
+    assert.throws(() => endpoint().open(), new PathError(`${path} is in use by this very process`));
+    server.close();
+    // Another process: it holds a socket until its stdin ends.
+    const script = `require('node:net').createServer().listen(${JSON.stringify(path)}, () =>
+      console.log('up')); process.stdin.on('end', () => process.exit()).resume()`;
+    const child = spawn(process.execPath, ['-e', script], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    assert.throws(
+      () => endpoint().open(),
+      new PathError(`${path} is in use by another process (pid ${child.pid})`),
+    );
+    assert.ok(existsSync(path));
+    child.kill('SIGKILL');
+    await exited;
+    // Killed, it left its file behind: stale.
+    assert.ok(existsSync(path));
+    endpoint().open();
+  });
+});
+
+test('paths that cannot be had are told with the cure', async () => {
+  await withSite(async ({ directory, path, endpoint }) => {
+    const says = (options: Partial<EndpointOptions>, message: RegExp) =>
+      assert.throws(
+        () => endpoint(options).open(),
+        (error) => error instanceof Error && message.test(error.message),
+      );
+    writeFileSync(path, '');
+    says({}, /it is a regular file, not a socket; remove it or choose another path$/);
+    says({ path: join(path, 'x') }, /port\.sock is not a directory; choose another path$/);
+    unlinkSync(path);
+    mkdirSync(path);
+    says({}, /it is a directory, not a socket/);
+    symlinkSync('/nowhere', join(directory, 'link'));
+    says({ path: join(directory, 'link') }, /it is a symbolic link, not a socket/);
+    says(
+      { path: join(directory, 'no/such.sock') },
+      /the directory .*\/no does not exist; create it \(mkdir -p .*\/no\)$/,
+    );
+    says({ path: '/proc/x.sock' }, /this user may not create files|does not exist|not permitted/);
+    const long = `/${'x'.repeat(107)}`;
+    says({ path: long }, /is 108 bytes long; the system allows 107/);
+    says({ path: long, mode: 'client' }, /is 108 bytes long; the system allows 107/);
+    assert.ok(lstatSync(path).isDirectory());
+  });
+});
+
+test('the file is removed only while it is ours', async () => {
+  await withSite(async ({ directory, path, endpoint }) => {
+    const server = endpoint();
+    server.open();
+    // Another takes the path: ours moved away, so that the inode cannot be used again.
+    renameSync(path, join(directory, 'old'));
+    const other = listenUnix(path);
+    server.close();
+    assert.ok(existsSync(path));
+    close(other);
+    unlinkSync(path);
+    const second = endpoint();
+    second.open();
+    unlinkSync(path);
+    second.close();
+  });
+});
+
+test('a client connects when the server appears, again and again, 200 times', async () => {
+  await withSite(async ({ path, backend, notices, endpoint }) => {
+    const client = endpoint({ mode: 'client' });
+    client.open();
+    assert.deepEqual(notices, [`waiting for ${path}: there is no such socket yet`]);
+    let listener = listenUnix(path);
+    const flat = openFds();
+    const accept = async () => {
+      let fd = acceptUnix(listener);
+      for (; fd < 0; fd = acceptUnix(listener)) await new Promise(setImmediate);
+      return new FrontEnd(fd);
+    };
+    for (let round = 0; round < 200; round++) {
+      const front = await accept();
+      await front.negotiate();
+      front.close();
+      await until(() => !client.connected);
+      assert.equal(openFds(), flat);
+      // The next attempt at once, rather than 200 waits of 50 ms.
+      client.close();
+      client.open();
+    }
+    assert.equal(backend.ends.length, 200);
+    // And by itself: after a disconnection, and after the server's restart.
+    let front = await accept();
+    await front.negotiate();
+    front.close();
+    front = await accept();
+    await front.barrier();
+    close(listener);
+    front.close();
+    unlinkSync(path);
+    await until(() => notices.length >= 2);
+    listener = listenUnix(path);
+    front = await accept();
+    await front.barrier();
+    assert.deepEqual(notices.slice(1), [`waiting for ${path}: there is no such socket yet`]);
+    client.close();
+    await front.expectClosed();
+    front.close();
+    close(listener);
+  });
+});
+
+test('a server that hangs up at once is not asked in a tight loop, nor told of each time', async () => {
+  await withSite(async ({ path, backend, notices, endpoint }) => {
+    const listener = listenUnix(path);
+    endpoint({ mode: 'client' }).open();
+    for (let round = 0; round < 4; round++) {
+      let fd = acceptUnix(listener);
+      for (; fd < 0; fd = acceptUnix(listener)) await new Promise(setImmediate);
+      const front = new FrontEnd(fd);
+      front.send(vu.VU_SET_LOG_FD, 'none', null);
+      await front.expectClosed();
+      front.close();
+    }
+    assert.deepEqual(backend.ends.length, 4);
+    assert.equal(notices.length, 1);
+    assert.match(notices[0]!, /^SET_LOG_FD refused/);
+    close(listener);
+  });
+});
+
+test('a front end that floods with distinct mistakes cannot flood the log', async () => {
+  await withSite(async ({ path, notices, endpoint }) => {
+    endpoint().open();
+    const front = new FrontEnd(connectUnix(path));
+    await front.negotiate();
+    for (let index = 100; index < 400; index++) {
+      front.send(vu.VU_SET_VRING_NUM, 'state', { index, num: 1 }, { needReply: true });
+      assert.equal(await front.expectU64(vu.VU_SET_VRING_NUM), 1n);
+    }
+    assert.ok(notices.length <= 40, `${notices.length} notices`);
+    front.close();
+  });
+});
+
+test('notices: once each, so many in a window, the rest counted', () => {
+  const said: string[] = [];
+  let now = 0;
+  const notices = new Notices(
+    (message) => said.push(message),
+    () => now,
+  );
+  for (let i = 0; i < 100; i++) notices.say(`${i >> 1}`);
+  assert.deepEqual(
+    said,
+    Array.from({ length: 16 }, (_, i) => `${i}`),
+  );
+  now = 10_000;
+  notices.say('0');
+  assert.equal(said.length, 16);
+  notices.say('again');
+  assert.deepEqual(said.slice(16), ['68 more notices were not shown', 'again']);
+  notices.forget();
+  notices.say('again');
+  assert.equal(said.at(-1), 'again');
+  assert.equal(said.length, 19);
+});
+
+test('a connection made and left before it was accepted does no harm', async () => {
+  await withSite(async ({ path, backend, endpoint }) => {
+    const server = endpoint();
+    server.open();
+    for (let i = 0; i < 10; i++) close(connectUnix(path));
+    await until(() => backend.ends.length === 10 && !server.connected);
+    const probe = connectUnix(path);
+    assert.equal(recvWithFds(probe, Buffer.alloc(1), 0), 'again');
+    close(probe);
+  });
+});
