@@ -87,6 +87,8 @@ export function testpmdArgs(port: GuestPort, options: GuestOptions): Argument[] 
     [`--vdev=${vdev.join(',')}`],
     ['--'],
     ['-i'],
+    // Its default for a few cores, 155456 of 2 KiB, does not fit into 512 MiB.
+    ['--total-num-mbufs=16384'],
     ...queues,
   ];
 }

@@ -6,6 +6,7 @@ import { ConfigError } from '../config/load.ts';
 import { ControlError } from '../control/path.ts';
 import { args } from './args.ts';
 import { type Cli, type Register, UsageError } from './cli.ts';
+import { demo } from './demo.ts';
 import { doctor } from './doctor.ts';
 import { fdb } from './fdb.ts';
 import { ports } from './ports.ts';
@@ -20,6 +21,7 @@ const COMMANDS: readonly Register[] = [
   wire,
   switchCommand,
   up,
+  demo,
   ports,
   fdb,
   rings,
@@ -30,6 +32,7 @@ const COMMANDS: readonly Register[] = [
 
 const EXAMPLES = `
 Examples:
+  vhop demo                            see it work, nothing needed
   vhop wire a.sock b.sock              two guests, back to back
   vhop switch a.sock b.sock c.sock     a learning switch
   vhop args a --qemu                   what to give QEMU for port a

@@ -68,6 +68,7 @@ async function serve(
   let control: ControlServer | undefined;
   const listening: string[] = [];
   ending.onForced(() => {
+    table.end();
     control?.unlink();
     for (const path of listening) rmSync(path, { force: true });
   });

@@ -48,6 +48,8 @@ export const stats: Register = (program, cli) => {
 
 async function watch(cli: Cli, control: ControlClient, seconds: number | undefined) {
   const ending = catchSignals(cli.err);
+  const table = new LiveTable(cli.out);
+  ending.onForced(() => table.end());
   const read = async () => {
     const [ports, figures, info] = await Promise.all([
       control.get('/ports'),
@@ -58,7 +60,7 @@ async function watch(cli: Cli, control: ControlClient, seconds: number | undefin
   };
   try {
     const limits = { signal: ending.signal, ...(seconds === undefined ? {} : { seconds }) };
-    await runLive(read, new LiveTable(cli.out), limits);
+    await runLive(read, table, limits);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ECONNREFUSED' && code !== 'ECONNRESET') throw error;

@@ -45,6 +45,9 @@ const ETHERTYPE: u16 = 0xb588; // 0x88b5 in wire order
 const FILL: u32 = 28;
 const LCG: u64 = 6364136223846793005;
 
+/** More than is sent a round, so that a full ring empties again. */
+const RECEIVE: u32 = 4 * BURST;
+
 /** Where drvAdd's segment list is put: the last 64 B of the guest block. */
 const LIST: u32 = 192;
 
@@ -152,7 +155,7 @@ function receive(guest: u32): u32 {
   const rx = load<u32>(guest, GUEST_RX);
   const hdr = load<u32>(guest, GUEST_HDR_LEN);
   let received: u32 = 0;
-  while (received < <u32>BURST) {
+  while (received < RECEIVE) {
     const buffer = drvPop(rx);
     if (buffer < 0) break;
     const at = load<u32>(guest, GUEST_RX_BUFS) + buffer * load<u32>(guest, GUEST_BUF) + hdr;

@@ -2,7 +2,7 @@
 // valid until its next wait, and a waitAsync must have returned before any other wait.
 
 import { close } from './eventfd.ts';
-import { allocateScratch, checked, interrupted, lastError, libc } from './ffi.ts';
+import { allocateScratch, checked, interrupted, lastError, libc, permanentScratch } from './ffi.ts';
 
 export const EPOLLIN = 0x001;
 export const EPOLLOUT = 0x004;
@@ -25,7 +25,7 @@ const cCreate = libc.func('int epoll_create1(int flags)');
 const cCtl = libc.func('int epoll_ctl(int epfd, int op, int fd, uintptr_t event)');
 const cWait = libc.func('int epoll_wait(int epfd, uintptr_t events, int max, int timeout)');
 
-const ctlScratch = allocateScratch(128);
+const ctlScratch = permanentScratch(128);
 
 export class Epoll {
   readonly fd: number;

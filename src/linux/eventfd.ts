@@ -3,7 +3,7 @@
 
 import { readlinkSync } from 'node:fs';
 import { ERRNO } from './errors.ts';
-import { allocateScratch, checked, interrupted, lastErrno, lastError, libc } from './ffi.ts';
+import { checked, interrupted, lastErrno, lastError, libc, permanentScratch } from './ffi.ts';
 
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
@@ -18,7 +18,7 @@ const cClose = libc.func('int close(int fd)');
 const cFcntl = libc.func('int fcntl(int fd, int command, ...)');
 
 // Byte 0: the constant 1 that signal() writes. Byte 64: where drain() reads to.
-const scratch = allocateScratch(128);
+const scratch = permanentScratch(128);
 scratch.view.setBigUint64(0, 1n, true);
 const one = scratch.address;
 const counter = scratch.address + 64;

@@ -26,11 +26,22 @@ export interface Scratch {
   readonly address: number;
 }
 
-/** Allocates FFI memory; keep the result referenced for as long as the kernel may use it. */
+/** Allocates FFI memory; keep `bytes` or `view` referenced while the kernel may use the address. */
 export function allocateScratch(length: number): Scratch {
   const bytes = Buffer.allocUnsafeSlow(Math.max(length, 128)).fill(0);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return { bytes, view, address: addressOf(bytes) };
+}
+
+// A module's variable keeps its value alive only if a function of that module mentions it; one of
+// which only the address is used later would be collected, and the address written to all the same.
+const kept: Scratch[] = [];
+
+/** As allocateScratch, for as long as the thread lives. */
+export function permanentScratch(length: number): Scratch {
+  const scratch = allocateScratch(length);
+  kept.push(scratch);
+  return scratch;
 }
 
 /** errno of the FFI call just made on this thread. */

@@ -1,13 +1,13 @@
 // Thread identity and placement, for the calling thread.
 
-import { allocateScratch, checked, libc } from './ffi.ts';
+import { checked, libc, permanentScratch } from './ffi.ts';
 
 /** CPUs a mask here can name: 0 .. MAX_CPUS-1. */
 export const MAX_CPUS = 1024;
 
 const cSetAffinity = libc.func('int sched_setaffinity(int tid, size_t length, uintptr_t mask)');
 const cGettid = libc.func('int gettid()');
-const scratch = allocateScratch(MAX_CPUS / 8);
+const scratch = permanentScratch(MAX_CPUS / 8);
 
 /**
  * Keeps the calling thread on these CPUs. Throws RangeError for an empty list or a number outside

@@ -4,7 +4,7 @@
 import { chmodSync, fchmodSync } from 'node:fs';
 import { ERRNO } from './errors.ts';
 import { close } from './eventfd.ts';
-import { allocateScratch, checked, lastErrno, lastError, libc } from './ffi.ts';
+import { checked, lastErrno, lastError, libc, permanentScratch } from './ffi.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -46,7 +46,7 @@ const CONTROL = 128;
 const DATA = 4096;
 const CAPACITY = 65536 - DATA;
 const CMSG_HEADER = 16;
-const scratch = allocateScratch(65536);
+const scratch = permanentScratch(65536);
 const { bytes: memory, view } = scratch;
 
 function fillMessage(length: number, controlLength: number): void {

@@ -29,7 +29,14 @@ import {
 } from '../abi/driver.ts';
 import { close, eventfd, signal } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
-import { BUFFER_SIZE, type MemoryPort } from './memory.ts';
+import type { MemoryPortOptions } from '../api/types.ts';
+import { BUFFER_SIZE, type LocalOptions, type MemoryPort } from './memory.ts';
+
+/** What in-process guests need of the switch they are in. */
+export interface TrafficHost {
+  readonly control: Control;
+  addMemoryPort(options: MemoryPortOptions & LocalOptions): MemoryPort;
+}
 
 export interface TrafficOptions {
   /** Frames to send; Infinity until stopped. Default 0: only receive. */
@@ -40,7 +47,7 @@ export interface TrafficOptions {
   check?: boolean;
   /** Descriptors a frame is spread over at most, 1-4. Default 1. */
   segments?: number;
-  /** Frames sent and not yet taken back, at most. Default: the ring's size. */
+  /** Frames sent and not yet taken back, at most. Default: half the ring, so that a burst fits. */
   window?: number;
 }
 
@@ -91,7 +98,7 @@ export class TrafficGuest {
     set(GUEST_LENGTH, options.length ?? 0);
     set(GUEST_CHECK, (options.check ?? true) ? 1 : 0);
     set(GUEST_SEGMENTS, options.segments ?? 1);
-    set(GUEST_WINDOW, options.window ?? tx!.size);
+    set(GUEST_WINDOW, options.window ?? tx!.size >> 1);
     control.set64(this.block + GUEST_GOAL, BigInt(goal));
   }
 

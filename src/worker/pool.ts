@@ -16,6 +16,8 @@ import type { Control } from '../memory/control.ts';
 
 /** Kicks of a ring carry its index; the wake-up eventfd carries this. */
 const WAKE = 0xffff_ffff;
+/** Nanoseconds a worker polls on before it sleeps, while that pays (worker.ts). */
+const SPIN = 20_000;
 /** A poll round takes microseconds; a worker silent for this long is lost. Milliseconds. */
 const QUIESCE_LIMIT = 10_000;
 /** Loads before the wait for a worker starts to sleep. */
@@ -43,12 +45,12 @@ export class WorkerPool {
       const epoll = new Epoll();
       const wake = eventfd();
       epoll.add(wake, EPOLLIN | EPOLLET, WAKE);
+      // Nothing to run before its first poll: until then it counts as parked.
+      control.set(block + WORKER_PARKED, 1);
+      control.set(block + WORKER_SPIN, SPIN);
       const thread = new Worker(new URL('./worker.ts', import.meta.url), {
         workerData: { id, memory: control.memory, epollFd: epoll.fd, mainFd },
       });
-      // Nothing to run before its first poll: until then it counts as parked.
-      control.set(block + WORKER_PARKED, 1);
-      control.set(block + WORKER_SPIN, 20_000);
       const done = new Promise<void>((resolve) => {
         thread.once('exit', () => {
           member.gone = true;

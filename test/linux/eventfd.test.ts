@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { openSync, statSync } from 'node:fs';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   close,
   drain,
@@ -54,4 +56,19 @@ test('a failed call names itself, its object and the errno', () => {
     );
   }
   assert.ok(statSync('/dev/null'));
+});
+
+test('the memory behind the calls outlives garbage collection', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const fd = eventfd();
+  const others: Buffer[] = [];
+  for (let round = 0; round < 20; round++) {
+    collect();
+    // Whatever was freed is given out again and written over.
+    for (let i = 0; i < 200; i++) others.push(Buffer.allocUnsafeSlow(128).fill(0));
+    signal(fd);
+    assert.equal(drain(fd), true);
+  }
+  close(fd);
 });

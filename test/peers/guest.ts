@@ -4,35 +4,13 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { guestImages } from './initramfs.ts';
-import { type Nic, nicArguments, sockets } from './nic.ts';
+import { sockets } from './nic.ts';
 import { Child, lastLines, removeFolder, temporaryFolder, waitFor } from './process.ts';
+import { type GuestOptions, qemuArguments } from './qemu.ts';
 import { Qmp, type QmpEvent } from './qmp.ts';
 import { GuestShell, type RunOptions, type RunResult } from './shell.ts';
 
-export interface GuestOptions {
-  /** For messages and MAC addresses; unique among the guests of one network. */
-  name: string;
-  /** MiB; 256 by default. */
-  memory?: number;
-  /**
-   * Virtual CPUs; 2 by default. With one, QEMU before 8.1 drops the guest's memory barriers, and
-   * kick suppression towards another process may lose wake-ups.
-   */
-  smp?: number;
-  nics?: Nic[];
-  /** Added to QEMU's command line as they are. */
-  extraArgs?: string[];
-  /** Added to the kernel's command line. */
-  append?: string;
-  /** Exit instead of rebooting; off by default. */
-  noReboot?: boolean;
-  /** A migration URI to wait on; boot() then returns at once, and run() works after migration. */
-  incoming?: string;
-  /** Host CPUs for QEMU, such as '1'. */
-  cpus?: string;
-  /** For the boot; 60 s by default. */
-  timeoutMs?: number;
-}
+export type { GuestOptions } from './qemu.ts';
 
 export class Guest {
   readonly name: string;
@@ -67,7 +45,8 @@ export class Guest {
     const qmpSocket = accept(join(folder, 'qmp'));
     await Promise.all([shellSocket.listening, qmpSocket.listening]);
     const args = qemuArguments(options, images.kernel, images.initrd, folder);
-    const qemu = new Child('qemu-system-x86_64', args, { cpus: options.cpus });
+    const { cpus, netns } = options;
+    const qemu = new Child('qemu-system-x86_64', args, { cpus, netns });
     void qemu.exited.then(() => {
       shellSocket.close();
       qmpSocket.close();
@@ -86,8 +65,13 @@ export class Guest {
         new GuestShell(shell, options.name, () => guest.#trouble()),
         new Qmp(qmp),
       );
-      if (options.incoming === undefined) await guest.#ready(options.timeoutMs ?? 60_000);
-      else guest.#shell.assumeReady();
+      if (options.incoming === undefined) {
+        await guest.#ready(options.timeoutMs ?? 60_000);
+      } else {
+        guest.#shell.assumeReady();
+        // QEMU answers from its main loop, by when it listens for the migration.
+        await Promise.race([guest.qmp('query-status'), gone]);
+      }
       return guest;
     } catch (error) {
       qemu.kill();
@@ -159,6 +143,19 @@ export class Guest {
     await this.#ready(timeoutMs);
   }
 
+  /** Migrates to a guest that was booted with `incoming: uri`, live; throws if that fails. */
+  async migrate(uri: string, timeoutMs = 60_000): Promise<void> {
+    await this.qmp('migrate', { uri });
+    const done = async (): Promise<boolean> => {
+      const state = (await this.qmp('query-migrate')) as { status: string; 'error-desc'?: string };
+      if (state.status === 'failed' || state.status === 'cancelled') {
+        throw new Error(`${this.name}: migration ${state.status}: ${state['error-desc']}`);
+      }
+      return state.status === 'completed';
+    };
+    await waitFor(done, timeoutMs, `${this.name}: migration`, () => this.#trouble());
+  }
+
   /** SIGKILL, as in a crash of QEMU. */
   async kill(): Promise<void> {
     this.#qemu.kill();
@@ -204,51 +201,6 @@ export interface GuestProcess {
   output(): Promise<string>;
   running(): Promise<boolean>;
   kill(): Promise<void>;
-}
-
-function qemuArguments(
-  options: GuestOptions,
-  kernel: string,
-  initrd: string,
-  folder: string,
-): string[] {
-  const memory = `${options.memory ?? 256}M`;
-  return [
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-name', options.name],
-    ...['-machine', 'q35,memory-backend=mem', '-accel', 'tcg,thread=multi', '-cpu', 'max'],
-    ...['-smp', `${options.smp ?? 2}`, '-m', memory],
-    ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`],
-    ...['-kernel', kernel, '-initrd', initrd],
-    // A panic halts, to be read on the console; it does not reboot.
-    ...['-append', `console=ttyS0 quiet panic=0 mitigations=off ${options.append ?? ''}`],
-    ...[
-      '-chardev',
-      `file,id=console,path=${join(folder, 'console')}`,
-      '-serial',
-      'chardev:console',
-    ],
-    ...['-chardev', `socket,id=shell,path=${join(folder, 'shell')}`, '-serial', 'chardev:shell'],
-    ...[
-      '-chardev',
-      `socket,id=qmp,path=${join(folder, 'qmp')}`,
-      '-mon',
-      'chardev=qmp,mode=control',
-    ],
-    ...(options.noReboot ? ['-no-reboot'] : []),
-    ...(options.incoming === undefined ? [] : ['-incoming', options.incoming]),
-    ...(options.nics ?? []).flatMap((nic, index) =>
-      nicArguments(nic, index, nic.mac ?? macOf(options.name, index)),
-    ),
-    ...(options.extraArgs ?? []),
-  ];
-}
-
-/** A locally administered address from a hash (FNV-1a) of the guest's name. */
-export function macOf(name: string, index: number): string {
-  let hash = 0x811c9dc5;
-  for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-  const tail = [hash >>> 16, hash >>> 8, hash + index].map((n) => n & 0xff);
-  return [0x52, 0x54, 0, ...tail].map((n) => n.toString(16).padStart(2, '0')).join(':');
 }
 
 /** A unix socket that takes one connection. */

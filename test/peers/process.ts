@@ -35,6 +35,8 @@ export interface LaunchOptions {
   env?: Record<string, string>;
   /** CPUs the process may use, such as '1' or '0,1'; all by default. */
   cpus?: string;
+  /** A network namespace, named as in `ip netns`. */
+  netns?: string;
 }
 
 /**
@@ -44,7 +46,7 @@ export interface LaunchOptions {
 export class Child {
   readonly name: string;
   readonly pid: number;
-  /** Settles when the process is gone: its exit code, or minus the signal's number if killed. */
+  /** Settles when the process is gone: its exit code, or the signal's name. */
   readonly exited: Promise<number | string>;
   /** The exit code or signal name, once it is gone. */
   exit: number | string | undefined;
@@ -56,6 +58,7 @@ export class Child {
     this.name = command;
     const argv = ['setpriv', '--pdeathsig', 'KILL'];
     if (options.cpus !== undefined) argv.push('taskset', '-c', options.cpus);
+    if (options.netns !== undefined) argv.push('nsenter', `--net=/run/netns/${options.netns}`);
     argv.push(command, ...args);
     const child = spawn(argv[0] ?? '', argv.slice(1), {
       cwd: options.cwd,

@@ -175,8 +175,8 @@ test('hanging up between messages is no fault; within one it is, and its fds are
       const between = cut === 0 || cut === whole.length;
       assert.equal(messages.length, cut === whole.length ? 1 : 0);
       assert.equal(closed[0]![1], !between);
-      close(event);
     });
+    close(event);
   }
 });
 
@@ -188,24 +188,12 @@ test('what a slow peer does not read waits in bounded memory, and its requests w
     // Until neither side can go on: our requests fill its socket, its replies fill ours.
     for (let idle = 0; idle < 50; ) {
       const before = session.requests;
-      const sent = sendWithFds(front.fd, batch);
+      // A short send cuts a request; go on where it stopped.
+      const sent = sendWithFds(front.fd, batch.subarray(asked % 12));
       if (sent !== 'again') asked += sent;
       await new Promise(setImmediate);
       idle = sent === 'again' && session.requests === before ? idle + 1 : 0;
-      // Short sends cut requests; go on where it stopped.
-      if (sent !== 'again' && sent < batch.length) {
-        let rest = batch.subarray(sent);
-        while (rest.length % 12 !== 0) {
-          const more = sendWithFds(front.fd, rest.subarray(0, rest.length % 12));
-          if (more === 'again') {
-            await new Promise(setImmediate);
-            break;
-          }
-          asked += more;
-          rest = rest.subarray(more);
-        }
-      }
-      if (asked > 50_000_000) assert.fail('nothing ever held the peer back');
+      assert.ok(asked < 50_000_000, 'nothing ever held the peer back');
     }
     const answered = session.requests;
     assert.ok(answered * 12 < asked, 'the session took requests it could not answer');
@@ -228,12 +216,10 @@ test('descriptors that must wait are duplicates, delivered or closed', async () 
     await withConnection(async ({ connection, front }) => {
       const filler = encodeMessage(1, 5, 'opaque', new Uint8Array(4000));
       const event = eventfd();
-      const number = inode(event);
       const fill = 400;
       for (let i = 0; i < fill; i++) connection.send(filler);
       connection.send(U64(1n), [event]);
       close(event);
-      assert.ok(number > 0);
       if (!read) return;
       const buffer = Buffer.alloc(4012);
       let bytes = 0;
@@ -257,14 +243,13 @@ test('hostile: surplus descriptors on every request, 2000 times, leave none open
   await withSession(async ({ front, backend, session }) => {
     await front.negotiate();
     const flat = openFds();
+    // Those with a reply of their own end the connection when wrong; see session.test.ts.
+    const requests = Array.from({ length: 45 }, (_, i) => i + 1).filter(
+      (request) => ![1, 11, 15, 17, 36, 40].includes(request),
+    );
     for (let round = 0; round < 2000; round++) {
-      const request = 1 + (round % 45);
-      // GET_VRING_BASE and the like close when wrong; they are tried one by one elsewhere.
-      const bytes = Buffer.from(
-        encodeMessage(request, vu.VERSION | vu.FLAG_NEED_REPLY, 'none', null),
-      );
-      const rule = [1, 11, 15, 17, 36, 40].includes(request);
-      if (rule) continue;
+      const request = requests[round % requests.length]!;
+      const bytes = encodeMessage(request, vu.VERSION | vu.FLAG_NEED_REPLY, 'none', null);
       front.raw(bytes, Array(1 + (round % 32)).fill(event));
       assert.notEqual(await front.expectU64(request), 0n);
       if (round % 100 === 0) assert.equal(openFds(), flat);

@@ -182,7 +182,6 @@ test('paths that cannot be had are told with the cure', async () => {
       { path: join(directory, 'no/such.sock') },
       /the directory .*\/no does not exist; create it \(mkdir -p .*\/no\)$/,
     );
-    says({ path: '/proc/x.sock' }, /this user may not create files|does not exist|not permitted/);
     const long = `/${'x'.repeat(107)}`;
     says({ path: long }, /is 108 bytes long; the system allows 107/);
     says({ path: long, mode: 'client' }, /is 108 bytes long; the system allows 107/);

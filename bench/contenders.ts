@@ -1,0 +1,83 @@
+// Who is measured: vhop and what one would use instead, each as a process of its own that joins two
+// vhost-user sockets.
+
+import { join } from 'node:path';
+import type { Stats } from '../src/api/types.ts';
+import { Child, waitFor } from '../test/peers/process.ts';
+import { Testpmd } from '../test/peers/testpmd.ts';
+import { connectTo } from '../src/control/client.ts';
+
+export interface Running {
+  /** Nanoseconds a frame cost the switch core since the last call; undefined where not known. */
+  cost(): Promise<number | undefined>;
+  stop(): Promise<void>;
+}
+
+export interface Contender {
+  name: string;
+  /** Joins the sockets, which it listens on; resolves when they accept. */
+  start(sockets: readonly [string, string], cpu: number): Promise<Running>;
+}
+
+const root = join(import.meta.dirname, '..');
+
+/** Frames and sampled time of all workers. */
+function totals(stats: Stats): { frames: number; ns: number } {
+  return stats.workers.reduce(
+    (sum, w) => ({ frames: sum.frames + w.frames, ns: sum.ns + w.frames * w.nsPerFrame }),
+    { frames: 0, ns: 0 },
+  );
+}
+
+export function vhop(how: 'wire' | 'switch'): Contender {
+  return {
+    name: `vhop ${how}`,
+    async start(sockets, cpu) {
+      const control = `${sockets[0]}.control`;
+      const args = [how, ...sockets, '--control', control];
+      const child = new Child(join(root, 'bin/vhop'), args, { cpus: `${cpu}` });
+      await waitFor(() => child.stdout.includes('runs (pid'), 20_000, 'vhop', () => child.tail());
+      const client = connectTo(control);
+      let last = { frames: 0, ns: 0 };
+      return {
+        async cost() {
+          const now = totals(await client.get('/stats'));
+          const frames = now.frames - last.frames;
+          const ns = (now.ns - last.ns) / frames;
+          last = now;
+          return frames > 0 ? ns : undefined;
+        },
+        async stop() {
+          child.kill('SIGTERM');
+          await child.finish(10_000);
+        },
+      };
+    },
+  };
+}
+
+/** DPDK's vhost PMD, forwarding between two ports in a busy loop. */
+export function vhostPmd(options: { tso?: boolean } = {}): Contender {
+  return {
+    name: options.tso ? 'testpmd vhost PMD tso=1' : 'testpmd vhost PMD',
+    async start(sockets, cpu) {
+      const testpmd = await Testpmd.start({
+        name: `dut${process.pid}`,
+        ports: sockets.map((vhost) => ({ vhost, tso: options.tso })),
+        mainCpu: 1 - cpu,
+        cpu,
+        extraArgs: ['--record-core-cycles'],
+      });
+      await testpmd.start();
+      return {
+        async cost() {
+          const text = await testpmd.cmd('stop');
+          await testpmd.start();
+          const found = /cycles\/packet=([\d.]+).*at (\d+) MHz/s.exec(text);
+          return found ? (Number(found[1]) / Number(found[2])) * 1000 : undefined;
+        },
+        stop: () => testpmd.quit(),
+      };
+    },
+  };
+}

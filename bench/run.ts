@@ -1,0 +1,106 @@
+// The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
+// Run: npm run bench -- [--cases circle,iperf] [--sizes 64,1518] [--rounds 3] [--seconds 3] [--json]
+//
+// Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
+// cache line travels between the two CPUs) stands beside each run; compare near with near.
+
+import { readFileSync } from 'node:fs';
+import { cpus, release } from 'node:os';
+import { parseArgs } from 'node:util';
+import { VERSION } from '../src/version.ts';
+import { requirePeers } from '../test/peers/process.ts';
+import { type CircleResult, circle } from './circle.ts';
+import { type Contender, vhop, vhostPmd } from './contenders.ts';
+import { type IperfResult, overBridge, overContender } from './guests.ts';
+
+const { values } = parseArgs({
+  options: {
+    cases: { type: 'string', default: 'circle,iperf' },
+    sizes: { type: 'string', default: '64,1518' },
+    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '3' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const rounds = Number(values.rounds);
+const seconds = Number(values.seconds);
+const cases = values.cases.split(',');
+const results: unknown[] = [];
+
+function say(line: string): void {
+  if (!values.json) console.log(line);
+}
+
+function median(numbers: readonly number[]): number {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+const show = (n: number | undefined, digits = 1): string => n?.toFixed(digits) ?? '-';
+
+/** Takes every contender in turn, `rounds` times. */
+async function inTurn<C, R>(contenders: readonly C[], run: (c: C) => Promise<R>): Promise<R[][]> {
+  const all: R[][] = contenders.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, contender] of contenders.entries()) all[i]!.push(await run(contender));
+  }
+  return all;
+}
+
+async function circles(): Promise<void> {
+  // The reference is the last one; ratios are against it, round by round.
+  const contenders: Contender[] = [vhop('wire'), vhop('switch'), vhostPmd()];
+  const huge = freeHugePages() >= 512;
+  for (const size of values.sizes.split(',').map(Number)) {
+    say(`\n${size} B frames, split rings, mergeable, ${huge ? '2 MiB' : '4 KiB'} pages, Mpps both ways`);
+    const all = await inTurn(contenders, (contender) =>
+      circle(contender, { size, mergeable: true, seconds, pages: huge ? 'huge' : 'none' }),
+    );
+    const reference = all.at(-1)!;
+    for (const [i, contender] of contenders.entries()) {
+      const runs = all[i]!;
+      const rate = median(runs.map((r, k) => r.mpps / reference[k]!.mpps));
+      const cost = median(runs.map((r, k) => (reference[k]!.cost ?? 0) / (r.cost ?? Number.NaN)));
+      say(
+        `  ${contender.name.padEnd(20)} ${show(median(runs.map((r) => r.mpps)), 2)} Mpps ` +
+          `(${rate.toFixed(2)}x), ${show(median(runs.map((r) => r.cost ?? Number.NaN)))} ns/frame ` +
+          `(${cost.toFixed(2)}x cheaper)   ${lines(runs)}`,
+      );
+    }
+    results.push({ case: 'circle', size, runs: all });
+  }
+}
+
+function lines(runs: readonly CircleResult[]): string {
+  return `line ${runs.map((r) => r.line.map((ns) => ns.toFixed(0)).join('>')).join(' ')} ns`;
+}
+
+async function guests(): Promise<void> {
+  say('\niperf3 TCP between two TCG guests, one vCPU each, Mbit/s');
+  const ways: [name: string, run: () => Promise<IperfResult>][] = [
+    ['vhop switch', () => overContender(vhop('switch'), seconds)],
+    ['vhost PMD tso=1', () => overContender(vhostPmd({ tso: true }), seconds)],
+    ['TAP + bridge', () => overBridge(seconds)],
+  ];
+  const all = await inTurn(ways, ([, run]) => run());
+  const reference = all.at(-1)!;
+  for (const [i, [name]] of ways.entries()) {
+    const runs = all[i]!;
+    const ratio = median(runs.map((r, k) => r.mbps / reference[k]!.mbps));
+    const each = runs.map((r) => r.mbps.toFixed(0)).join(' ');
+    say(`  ${name.padEnd(20)} ${each}   ${ratio.toFixed(2)}x the bridge`);
+  }
+  results.push({ case: 'iperf', runs: all });
+}
+
+function freeHugePages(): number {
+  return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
+}
+
+const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}`;
+say(`vhop ${VERSION} on ${machine}; ${rounds} rounds of ${seconds} s, taken in turn`);
+requirePeers({ skip: (why: string) => { throw new Error(why); } }, ['qemu', 'testpmd']);
+if (cases.includes('circle')) await circles();
+if (cases.includes('iperf')) await guests();
+if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

@@ -1,0 +1,53 @@
+// Two in-process guests on a switch, sending each other checked streams: the demo's main job.
+
+import type { TrafficHost } from './traffic.ts';
+import { type TrafficCounts, TrafficGuest, type TrafficOptions, TrafficThread } from './traffic.ts';
+
+export interface TrafficPairOptions extends TrafficOptions {
+  /** Port names. Default `guest-a` and `guest-b`. */
+  names?: readonly [string, string];
+  /** Power of two, 8-32768. Default 1024. */
+  ringSize?: number;
+}
+
+export interface TrafficPair {
+  /** What each guest sent, received and found wrong; in the order of the names. */
+  counts(): [TrafficCounts, TrafficCounts];
+  /** Stops sending, waits until all that was sent has arrived or been dropped, and counts. */
+  drain(): Promise<[TrafficCounts, TrafficCounts]>;
+  /** Ends the guests' thread; their ports stay until removed. */
+  stop(): Promise<void>;
+}
+
+/** How long no frame must move before the streams count as drained, milliseconds. */
+const QUIET = 50;
+
+/**
+ * Adds two memory ports to `host` and starts their guests, each sending to the other.
+ * Throws RangeError on bad options, Error when a name is taken.
+ */
+export function startTraffic(host: TrafficHost, options: TrafficPairOptions = {}): TrafficPair {
+  const { names = ['guest-a', 'guest-b'], ringSize = 1024, ...traffic } = options;
+  const [a, b] = names.map((name) => host.addMemoryPort({ type: 'memory', name, ringSize }));
+  const guests = [
+    new TrafficGuest(host.control, a!, b!.info().mac, traffic),
+    new TrafficGuest(host.control, b!, a!.info().mac, traffic),
+  ] as const;
+  const thread = new TrafficThread(host.control, guests);
+  const counts = (): [TrafficCounts, TrafficCounts] => [guests[0].counts(), guests[1].counts()];
+  return {
+    counts,
+    async drain() {
+      for (const guest of guests) guest.halt();
+      let last: TrafficCounts[] = [];
+      const moved = (now: TrafficCounts[]) =>
+        now.some((c, i) => c.sent !== last[i]?.sent || c.received !== last[i]?.received);
+      while (moved(counts())) {
+        last = counts();
+        await new Promise((resolve) => setTimeout(resolve, QUIET));
+      }
+      return counts();
+    },
+    stop: () => thread.stop(),
+  };
+}

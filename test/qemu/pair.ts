@@ -1,0 +1,115 @@
+// Two guests on two ports of a switch, and the traffic that the tests send between them.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { Guest, GuestOptions } from '../peers/guest.ts';
+import { configure } from '../peers/iperf.ts';
+import type { Nic } from '../peers/nic.ts';
+import { waitFor } from '../peers/process.ts';
+import type { Lab } from './lab.ts';
+
+export interface PairOptions {
+  device?: Nic['device'];
+  /** Where b's card is not like a's. */
+  deviceOfB?: Nic['device'];
+  queues?: number;
+  smp?: number;
+}
+
+export const A = '10.0.0.1';
+export const B = '10.0.0.2';
+
+/** A guest with one card on port `name` of the lab. */
+export function onPort(lab: Lab, name: string, options: PairOptions = {}): GuestOptions {
+  const { device, queues, smp } = options;
+  return { name, nics: [{ backend: { vhostUser: lab.path(name), queues }, device }], smp };
+}
+
+/** Guests a and b, with addresses A and B, on ports a and b. */
+export async function bootPair(lab: Lab, options: PairOptions = {}): Promise<[Guest, Guest]> {
+  const device = { ...options.device, ...options.deviceOfB };
+  const [a, b] = await Promise.all([
+    lab.boot(onPort(lab, 'a', options)),
+    lab.boot(onPort(lab, 'b', { ...options, device })),
+  ]);
+  await configure(a, `${A}/24`);
+  await configure(b, `${B}/24`);
+  await Promise.all([lab.state('a', 'up'), lab.state('b', 'up')]);
+  return [a, b];
+}
+
+export interface PingResult {
+  sent: number;
+  received: number;
+}
+
+/** `count` pings, each sent when the one before was answered, or after 1 s. */
+export async function ping(from: Guest, address: string, count: number, flags = ''): Promise<PingResult> {
+  const { stdout } = await from.run(`ping -q -A -c ${count} -W 2 ${flags} ${address}`, {
+    ok: false,
+    timeoutMs: 20_000 + count * 50,
+  });
+  return pingResult(stdout);
+}
+
+export function pingResult(stdout: string): PingResult {
+  const match = /(\d+) packets transmitted, (\d+) packets received/.exec(stdout);
+  assert.ok(match, `ping: ${stdout}`);
+  return { sent: Number(match[1]), received: Number(match[2]) };
+}
+
+/** Fails unless all of `count` pings are answered. */
+export async function pingAll(from: Guest, address: string, count: number, flags = ''): Promise<void> {
+  assert.deepEqual(await ping(from, address, count, flags), { sent: count, received: count });
+}
+
+const BUSYBOX = execFileSync('sh', ['-c', 'command -v busybox'], { encoding: 'utf8' }).trim();
+
+/**
+ * Sends at least `mib` MiB from one guest to the other over nc, and compares what arrived with what
+ * was sent by SHA-256: the guest's busybox binary again and again, numbered.
+ */
+export async function copy(from: Guest, to: Guest, address: string, mib: number): Promise<void> {
+  const chunk = readFileSync(BUSYBOX);
+  const rounds = Math.ceil((mib * 2 ** 20) / chunk.length);
+  const hash = createHash('sha256');
+  for (let i = 1; i <= rounds; i++) hash.update(`${i}\n`).update(chunk);
+  // busybox's nc ends the connection when its input does: here is one that never does.
+  const receiver = await to.spawn(
+    '[ -p /tmp/open ] || mkfifo /tmp/open\nnc -l -p 5000 0<> /tmp/open | sha256sum',
+  );
+  const listening = async (): Promise<boolean> =>
+    (await to.run('netstat -tln | grep -q :5000', { ok: false })).status === 0;
+  await waitFor(listening, 10_000, 'nc -l');
+  const timeoutMs = 30_000 + mib * 300;
+  await from.run(
+    `for i in $(seq ${rounds}); do echo $i; cat /bin/busybox; done | nc ${address} 5000`,
+    { timeoutMs },
+  );
+  let output = '';
+  const done = async (): Promise<boolean> => (output = await receiver.output()).includes('\n');
+  await waitFor(done, timeoutMs, 'sha256sum', () => output);
+  assert.equal(output.split(' ')[0], hash.digest('hex'));
+}
+
+/** The card's own counters: packets sent and received. */
+export async function counters(guest: Guest): Promise<{ tx: number; rx: number }> {
+  const folder = '/sys/class/net/eth0/statistics';
+  const { stdout } = await guest.run(`cat ${folder}/tx_packets ${folder}/rx_packets`);
+  const [tx = Number.NaN, rx = Number.NaN] = stdout.trim().split('\n').map(Number);
+  return { tx, rx };
+}
+
+/** Waits until the guest's counters say what the switch's do: nothing is lost on the way. */
+export async function agree(lab: Lab, guest: Guest): Promise<void> {
+  let seen = '';
+  const equal = async (): Promise<boolean> => {
+    const { tx, rx } = await counters(guest);
+    const { txFrames, rxFrames } = lab.stats(guest.name);
+    seen = `the guest sent ${tx} and received ${rx}, the switch ${txFrames} and ${rxFrames}`;
+    return tx === txFrames && rx === rxFrames;
+  };
+  await waitFor(equal, 10_000, `${guest.name}: equal counters`, () => seen);
+}
