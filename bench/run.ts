@@ -53,7 +53,9 @@ async function circles(): Promise<void> {
   const contenders: Contender[] = [vhop('wire'), vhop('switch'), vhostPmd()];
   const huge = freeHugePages() >= 512;
   for (const size of values.sizes.split(',').map(Number)) {
-    say(`\n${size} B frames, split rings, mergeable, ${huge ? '2 MiB' : '4 KiB'} pages, Mpps both ways`);
+    say(
+      `\n${size} B frames, split rings, mergeable, ${huge ? '2 MiB' : '4 KiB'} pages, Mpps both ways`,
+    );
     const all = await inTurn(contenders, (contender) =>
       circle(contender, { size, mergeable: true, seconds, pages: huge ? 'huge' : 'none' }),
     );
@@ -100,7 +102,14 @@ function freeHugePages(): number {
 
 const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}`;
 say(`vhop ${VERSION} on ${machine}; ${rounds} rounds of ${seconds} s, taken in turn`);
-requirePeers({ skip: (why: string) => { throw new Error(why); } }, ['qemu', 'testpmd']);
+requirePeers(
+  {
+    skip: (why: string) => {
+      throw new Error(why);
+    },
+  },
+  ['qemu', 'testpmd'],
+);
 if (cases.includes('circle')) await circles();
 if (cases.includes('iperf')) await guests();
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { ConfigError } from '../config/load.ts';
+import { ConfigError } from '../config/error.ts';
 import { ControlError } from '../control/path.ts';
 import { args } from './args.ts';
 import { type Cli, type Register, UsageError } from './cli.ts';

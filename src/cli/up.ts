@@ -1,6 +1,5 @@
 // `vhop up`: a switch or wire from a file. `--check` only says whether the file is right.
 
-import { loadConfig } from '../config/load.ts';
 import type { Register } from './cli.ts';
 import { runSwitch } from './run.ts';
 import { runOptions } from './sockets.ts';
@@ -35,6 +34,8 @@ export const up: Register = (program, cli) => {
     .option('--check', 'check the file and print nothing if it is right')
     .addHelpText('after', HELP)
     .action(async (file: string, options: UpOptions) => {
+      // YAML and the schema take longer to load than all else: only this command pays for them.
+      const { loadConfig } = await import('../config/load.ts');
       const config = loadConfig(file);
       if (options.check) return;
       const { name, control, live, json } = options;

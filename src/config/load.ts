@@ -8,6 +8,7 @@ import { type Document, isMap, isNode, isSeq, LineCounter, parseDocument } from 
 import type { core } from 'zod';
 import type { SwitchOptions } from '../api/types.ts';
 import { type CheckedPort, checkPorts } from './check.ts';
+import { ConfigError } from './error.ts';
 import { macFromName, nameFromPath } from './limits.ts';
 import { suggestion } from './nearest.ts';
 import { type Config, configSchema, portSchema } from './schema.ts';
@@ -16,11 +17,6 @@ export interface LoadedConfig {
   switch: SwitchOptions;
   /** In the file's order; paths are absolute, names and MACs filled in. */
   ports: CheckedPort[];
-}
-
-/** Something in the file is wrong; `message` has one `file:line:column: key: sentence` per line. */
-export class ConfigError extends Error {
-  override name = 'ConfigError';
 }
 
 /** Reads and checks `file`. Throws ConfigError, also when the file cannot be read. */

@@ -5,7 +5,7 @@
 // Read-only. GET /info /ports /rings /fdb /stats answer JSON; GET /events streams one JSON object
 // a line for as long as the client listens. The socket is its user's alone (0600).
 
-import { lstatSync, unlinkSync } from 'node:fs';
+import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';
 import type { SwitchApi } from '../api/switch-api.ts';
@@ -32,6 +32,12 @@ export interface ControlServer {
 export async function claimControlPath(path: string): Promise<void> {
   const folder = dirname(path);
   if (runtimeFolders().includes(folder)) makeRuntimeFolder(folder);
+  // bind(2) would say ENOENT, which libuv turns into EACCES.
+  if (!existsSync(folder)) {
+    throw new ControlError(
+      `the folder '${folder}' does not exist: make it with: mkdir -p ${folder}`,
+    );
+  }
   const before = lstatSync(path, { throwIfNoEntry: false });
   if (before === undefined) return;
   if (!before.isSocket()) {
@@ -93,12 +99,7 @@ export async function serveControl(api: SwitchApi, path: string): Promise<Contro
 function listen(server: Server, path: string): Promise<void> {
   return new Promise((done, failed) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const why =
-        error.code === 'ENOENT'
-          ? 'its folder does not exist'
-          : error.code === 'EADDRINUSE'
-            ? 'another switch took it just now'
-            : error.code;
+      const why = error.code === 'EADDRINUSE' ? 'another switch took it just now' : error.code;
       failed(new ControlError(`cannot listen on '${path}': ${why}: give another with --control`));
     });
     // bind(2) happens within listen(), so the socket is never open to others, not even briefly.

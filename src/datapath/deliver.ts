@@ -5,9 +5,19 @@
 // The used entries of all frames become visible with one index store, after the last copy.
 
 import {
+  DROP_RX_BAD_CHAIN,
+  DROP_RX_DOWN,
+  DROP_RX_FULL,
+  DROP_RX_MTU,
+  DROP_RX_NO_CSUM,
+  DROP_RX_NO_TSO,
+  DROP_RX_TOO_SMALL,
+} from '../abi/drops';
+import {
   BROKEN_AVAIL_JUMP,
   BROKEN_HEAD,
   BURST,
+  NO_RING,
   PORT_FEATURES,
   PORT_HDR_LEN,
   PORT_MAX_FRAME,
@@ -31,17 +41,7 @@ import {
   SWITCH_WORKERS,
   WORKER_CURRENT,
   WORKER_LOCKED,
-  NO_RING,
 } from '../abi/layout';
-import {
-  DROP_RX_BAD_CHAIN,
-  DROP_RX_DOWN,
-  DROP_RX_FULL,
-  DROP_RX_MTU,
-  DROP_RX_NO_CSUM,
-  DROP_RX_NO_TSO,
-  DROP_RX_TOO_SMALL,
-} from '../abi/drops';
 import {
   DESC_F_INDIRECT,
   DESC_F_NEXT,

@@ -67,7 +67,7 @@ export function drvReset(drv: u32): void {
 
 function putDescriptor(at: u32, drv: u32, linear: u32, len: u32, flags: u32, next: u32): void {
   store<u64>(at, <u64>linear + load<u64>(drv, DRV_BIAS));
-  store<u64>(at, <u64>len | (<u64>flags << 32) | (<u64>next << 48), 8);
+  store<u64>(at, <u64>len | ((<u64>flags) << 32) | ((<u64>next) << 48), 8);
 }
 
 /**

@@ -45,7 +45,7 @@ export function fdbLearn(mac: u64, port: u32): void {
   const keys = FDB_KEYS + bucket * (FDB_WAYS * 8);
   const ages = FDB_AGES + bucket * (FDB_WAYS * 4);
   const now = load<u32>(SWITCH_NOW);
-  const fresh = mac | (<u64>(port + 1) << 48);
+  const fresh = mac | ((<u64>(port + 1)) << 48);
   let free: i32 = -1;
   for (let way: u32 = 0; way < <u32>FDB_WAYS; way++) {
     const key = load<u64>(keys + way * 8);

@@ -5,6 +5,12 @@
 // so that a buffer is never the sender's again before its last byte was read.
 
 import {
+  DROP_TX_BAD_SOURCE,
+  DROP_TX_DISABLED,
+  DROP_TX_HAIRPIN,
+  DROP_TX_NO_RECEIVER,
+} from '../abi/drops';
+import {
   BROKEN_AVAIL_JUMP,
   BURST,
   FORWARD_WIRE,
@@ -31,16 +37,10 @@ import {
   SWITCH_PORTS,
   WORKER_CURRENT,
 } from '../abi/layout';
-import {
-  DROP_TX_BAD_SOURCE,
-  DROP_TX_DISABLED,
-  DROP_TX_HAIRPIN,
-  DROP_TX_NO_RECEIVER,
-} from '../abi/drops';
 import { deliver } from './deliver';
 import { fdbLearn, fdbLookup } from './fdb';
 import { flowHash, heard, steer } from './flow';
-import { DEST, DEST_DROP, DEST_FLOOD, ETH, HASH, HEAD, LEN, drop, frameAt } from './frame';
+import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { latch, notify, publishUsed, putUsed, ready } from './split';

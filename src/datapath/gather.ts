@@ -4,6 +4,12 @@
 // of one stage overlap. After it nothing of the rings or headers is read again.
 
 import {
+  DROP_TX_BAD_ADDRESS,
+  DROP_TX_BAD_HEADER,
+  DROP_TX_TOO_LONG,
+  DROP_TX_TOO_SHORT,
+} from '../abi/drops';
+import {
   BROKEN_HEAD,
   MAX_FRAME,
   MIN_FRAME,
@@ -16,12 +22,6 @@ import {
   SCRATCH_SEGMENTS,
   SCRATCH_SEGMENTS_END,
 } from '../abi/layout';
-import {
-  DROP_TX_BAD_ADDRESS,
-  DROP_TX_BAD_HEADER,
-  DROP_TX_TOO_LONG,
-  DROP_TX_TOO_SHORT,
-} from '../abi/drops';
 import {
   DESC_F_INDIRECT,
   DESC_F_NEXT,
@@ -37,7 +37,21 @@ import {
   HDR_F_NEEDS_CSUM,
 } from '../abi/virtio';
 import { closeRead, openRead, readInto } from './copy';
-import { ADDR, COUNT, ETH, HDR, HEAD, KEPT, LEN, PARTS, REST, drop, frameAt } from './frame';
+import {
+  ADDR,
+  COUNT,
+  DEST,
+  DEST_DROP,
+  drop,
+  ETH,
+  frameAt,
+  HDR,
+  HEAD,
+  KEPT,
+  LEN,
+  PARTS,
+  REST,
+} from './frame';
 import { portAt, scratch } from './layout';
 import { translate } from './memory';
 import { headAt, latch, segmentsEnd, walk, walkedBytes } from './split';
@@ -75,7 +89,7 @@ export function gather(ring: u32, n: u32): u32 {
     const rest = load<u64>(descriptor, 8);
     const len = <u32>rest;
     const flags = <u32>(rest >> 32) & 0xffff;
-    store<u32>(frame, 0, 56);
+    store<u32>(frame, 0, DEST);
     // The common case: one readable descriptor holds header and frame.
     if (
       (flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) == 0 &&
@@ -92,7 +106,10 @@ export function gather(ring: u32, n: u32): u32 {
     }
     const reason = walk(ring, load<u32>(frame, HEAD), false, pool, poolEnd);
     if (reason != 0) {
-      if (reason - 1 == DROP_TX_BAD_ADDRESS && segmentsEnd >= poolEnd && i > 0) return i;
+      if (reason - 1 == DROP_TX_BAD_ADDRESS && segmentsEnd >= poolEnd && i > 0) {
+        n = i;
+        break;
+      }
       drop(frame, reason - 1);
       continue;
     }
@@ -110,6 +127,8 @@ export function gather(ring: u32, n: u32): u32 {
 
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
+    // A dropped frame's record still holds what an earlier burst left there.
+    if (load<u32>(frame, DEST) == DEST_DROP) continue;
     if (load<u32>(frame, PARTS) == PENDING) {
       const linear = load<u32>(frame, ADDR);
       v128.store(frame, v128.load(linear), HDR);

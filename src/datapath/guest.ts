@@ -6,6 +6,7 @@
 // several segments the frame is cut at places that the sequence number decides.
 
 import {
+  DRV_FLAGS,
   DRV_FREE_COUNT,
   DRV_LEN,
   DRV_SIZE,
@@ -22,8 +23,8 @@ import {
   GUEST_KICKS_TX,
   GUEST_LENGTH,
   GUEST_MAC,
-  GUEST_OUT,
   GUEST_NEXT,
+  GUEST_OUT,
   GUEST_PEER_MAC,
   GUEST_RECEIVED,
   GUEST_REORDERED,
@@ -34,12 +35,11 @@ import {
   GUEST_TX,
   GUEST_TX_BUFS,
   GUEST_WINDOW,
-  DRV_FLAGS,
   SEG_WRITE,
 } from '../abi/driver';
 import { BURST, RINGF_INDIRECT } from '../abi/layout';
-import { count } from './layout';
 import { drvAdd, drvPop, drvPublish } from './driver';
+import { count } from './layout';
 
 const ETHERTYPE: u16 = 0xb588; // 0x88b5 in wire order
 const FILL: u32 = 28;
@@ -53,7 +53,7 @@ const LIST: u32 = 192;
 
 function lengthOf(guest: u32, seq: u64): u32 {
   const fixed = load<u32>(guest, GUEST_LENGTH);
-  return fixed != 0 ? fixed : 60 + <u32>((seq * LCG) >> 33) % 1455;
+  return fixed != 0 ? fixed : 60 + (<u32>((seq * LCG) >> 33) % 1455);
 }
 
 /** Word `i` of the fill of frame `seq`. */

@@ -7,9 +7,9 @@ export function init(id: u32): void {
   setWorker(id);
 }
 
-export { poll, armAll, activate, activeRings, recover } from './poll';
-export { fdbLearn, fdbLookup, fdbExpire } from './fdb';
-export { translate } from './memory';
 export { copy } from './copy';
-export { drvReset, drvAdd, drvPublish, drvUsed, drvPop, drvArm, drvDisarm } from './driver';
-export { guestStart, guestRun } from './guest';
+export { drvAdd, drvArm, drvDisarm, drvPop, drvPublish, drvReset, drvUsed } from './driver';
+export { fdbExpire, fdbLearn, fdbLookup } from './fdb';
+export { guestRun, guestStart } from './guest';
+export { translate } from './memory';
+export { activate, activeRings, armAll, poll, recover } from './poll';

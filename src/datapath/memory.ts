@@ -4,13 +4,13 @@
 // against the regions of that guest's own port. Region tables change only under quiesce.
 
 import {
+  MAX_REGIONS,
+  PORT_REGIONS,
   REGION_BASE,
   REGION_GPA,
   REGION_LINEAR,
   REGION_SIZE,
   REGION_STRIDE,
-  MAX_REGIONS,
-  PORT_REGIONS,
 } from '../abi/layout';
 import { portAt } from './layout';
 

@@ -8,6 +8,7 @@
 // reference to any ring, port or region; it rebuilds its list here before it touches one.
 
 import {
+  BROKEN_TRAP,
   MAX_RINGS,
   NO_RING,
   PORT_ABSENT,
@@ -31,7 +32,6 @@ import {
   WORKER_GENERATION,
   WORKER_LOCKED,
   WORKER_POLLS,
-  BROKEN_TRAP,
 } from '../abi/layout';
 import { pollRing } from './forward';
 import { count, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
@@ -48,7 +48,9 @@ function activeAt(i: u32): u32 {
 
 function pollable(ring: u32): bool {
   const state = load<u32>(ring, RING_STATE);
-  return (state == RING_RUNNING || state == RING_DISCARD) && load<u32>(ring, RING_WORKER) == workerId;
+  return (
+    (state == RING_RUNNING || state == RING_DISCARD) && load<u32>(ring, RING_WORKER) == workerId
+  );
 }
 
 function add(ring: u32): void {

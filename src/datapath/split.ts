@@ -8,6 +8,13 @@
 // scratch, and only those are looked at.
 
 import {
+  DROP_RX_BAD_CHAIN,
+  DROP_TX_BAD_ADDRESS,
+  DROP_TX_BAD_CHAIN,
+  DROP_TX_BAD_INDIRECT,
+  DROP_TX_WRITABLE,
+} from '../abi/drops';
+import {
   BROKEN_NONE,
   MAX_SEGMENTS,
   RING_ARMED,
@@ -35,16 +42,9 @@ import {
   DESC_F_WRITE,
   USED_F_NO_NOTIFY,
 } from '../abi/virtio';
-import {
-  DROP_RX_BAD_CHAIN,
-  DROP_TX_BAD_ADDRESS,
-  DROP_TX_BAD_CHAIN,
-  DROP_TX_BAD_INDIRECT,
-  DROP_TX_WRITABLE,
-} from '../abi/drops';
+import { signalCall, signalLatched } from './host';
 import { acquire, count, indexOf, publish, scratch } from './layout';
 import { locate, room, translate } from './memory';
-import { signalCall, signalLatched } from './host';
 
 /** Buffers posted and not yet taken; more than the ring holds means the driver is broken. */
 export function ready(ring: u32): u32 {
@@ -61,7 +61,7 @@ export function headAt(ring: u32, position: u32): u32 {
 /** Writes used entry `position` (not yet visible: `publishUsed`). */
 export function putUsed(ring: u32, position: u32, head: u32, len: u32): void {
   const slot = position & (load<u32>(ring, RING_SIZE) - 1);
-  store<u64>(load<u32>(ring, RING_USED) + 4 + slot * 8, <u64>head | (<u64>len << 32));
+  store<u64>(load<u32>(ring, RING_USED) + 4 + slot * 8, <u64>head | ((<u64>len) << 32));
 }
 
 /** Takes `taken` buffers and makes `used` entries visible: one index store. */

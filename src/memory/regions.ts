@@ -135,9 +135,7 @@ export class RegionTable {
 
   /** Linear address of `length` bytes at front-end address `uva`, all in one region, or 0. */
   fromUva(uva: bigint, length: number): number {
-    const found = this.#regions.find(
-      (r) => uva >= r.uva && uva + BigInt(length) <= r.uva + r.size,
-    );
+    const found = this.#regions.find((r) => uva >= r.uva && uva + BigInt(length) <= r.uva + r.size);
     return found ? found.mapping.linear + Number(uva - found.uva) : 0;
   }
 }

@@ -2,6 +2,12 @@
 
 import {
   FDB_CAPACITY,
+  RING_BURSTS,
+  RING_BYTES,
+  RING_CALLS,
+  RING_DROPS,
+  RING_FRAMES,
+  RING_KICKS,
   SWITCH_FDB_COUNT,
   SWITCH_FDB_FULL,
   SWITCH_FDB_MOVES,
@@ -14,10 +20,10 @@ import {
   WORKER_SLEEPS,
   WORKER_STRIDE,
 } from '../abi/layout.ts';
-import type { Stats, WorkerStats } from '../api/types.ts';
 import type { Control } from '../memory/control.ts';
-import { portStats } from '../port/describe.ts';
+import type { PortStats, Stats, WorkerStats } from '../types.ts';
 import type { Ring } from '../virtio/ring.ts';
+import { DROP_NAMES } from './drops.ts';
 
 /** `elapsed`: nanoseconds since the switch opened. */
 export function readStats(
@@ -52,5 +58,27 @@ function workerStats(control: Control, id: number, elapsed: number): WorkerStats
     load: Math.min(1, (frames * nsPerFrame) / elapsed),
     sleeps: control.counter(block + WORKER_SLEEPS),
     state: control.get(block + WORKER_PARKED) === 1 ? 'sleeping' : 'busy',
+  };
+}
+
+function portStats(port: string, rings: readonly Ring[]): PortStats {
+  const sum = (tx: boolean, field: number) =>
+    rings.reduce((total, ring) => (ring.isTx === tx ? total + ring.counter(field) : total), 0);
+  const drops: Record<string, number> = {};
+  for (const [reason, name] of DROP_NAMES.entries()) {
+    const field = RING_DROPS + reason * 8;
+    const total = sum(true, field) + sum(false, field);
+    if (total > 0) drops[name] = total;
+  }
+  return {
+    port,
+    txFrames: sum(true, RING_FRAMES),
+    txBytes: sum(true, RING_BYTES),
+    rxFrames: sum(false, RING_FRAMES),
+    rxBytes: sum(false, RING_BYTES),
+    kicks: sum(true, RING_KICKS) + sum(false, RING_KICKS),
+    calls: sum(true, RING_CALLS) + sum(false, RING_CALLS),
+    txBursts: sum(true, RING_BURSTS),
+    drops,
   };
 }

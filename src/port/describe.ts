@@ -4,19 +4,14 @@ import {
   RING_ARMED,
   RING_AVAIL,
   RING_BROKEN,
-  RING_BURSTS,
-  RING_BYTES,
   RING_CALLS,
-  RING_DROPS,
-  RING_FRAMES,
   RING_KICKS,
   RING_SIZE,
   RING_STOPPED,
   RING_USED_IDX,
 } from '../abi/layout.ts';
-import type { PortInfo, PortState, PortStats, RingInfo } from '../api/types.ts';
 import type { Control } from '../memory/control.ts';
-import { DROP_NAMES } from '../observe/drops.ts';
+import type { PortInfo, PortState, RingInfo } from '../types.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import type { Ring } from '../virtio/ring.ts';
@@ -59,27 +54,5 @@ export function describeRing(control: Control, port: string, ring: Ring): RingIn
     kicks: ring.counter(RING_KICKS),
     calls: ring.counter(RING_CALLS),
     ...(ring.broken ? { broken: ring.broken } : {}),
-  };
-}
-
-export function portStats(port: string, rings: readonly Ring[]): PortStats {
-  const sum = (tx: boolean, field: number) =>
-    rings.reduce((total, ring) => (ring.isTx === tx ? total + ring.counter(field) : total), 0);
-  const drops: Record<string, number> = {};
-  for (const [reason, name] of DROP_NAMES.entries()) {
-    const field = RING_DROPS + reason * 8;
-    const total = sum(true, field) + sum(false, field);
-    if (total > 0) drops[name] = total;
-  }
-  return {
-    port,
-    txFrames: sum(true, RING_FRAMES),
-    txBytes: sum(true, RING_BYTES),
-    rxFrames: sum(false, RING_FRAMES),
-    rxBytes: sum(false, RING_BYTES),
-    kicks: sum(true, RING_KICKS) + sum(false, RING_KICKS),
-    calls: sum(true, RING_CALLS) + sum(false, RING_CALLS),
-    txBursts: sum(true, RING_BURSTS),
-    drops,
   };
 }

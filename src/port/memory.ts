@@ -18,12 +18,12 @@ import {
   DRV_TABLES,
   DRV_USED,
 } from '../abi/driver.ts';
-import { PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE, MAX_REGIONS } from '../abi/layout.ts';
+import { MAX_REGIONS, PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE } from '../abi/layout.ts';
 import { F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_MTU } from '../abi/virtio.ts';
-import type { MemoryPortOptions, PortInfo } from '../api/types.ts';
 import { close, dup, eventfd, memfd } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
 import { roundUp, type Spans } from '../memory/spans.ts';
+import type { MemoryPortOptions, PortInfo } from '../types.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { bit, headerLength, ringFlags } from '../virtio/features.ts';
 import type { Datapath } from '../worker/datapath.ts';
@@ -92,9 +92,7 @@ export class MemoryPort implements Port {
     const region = { gpa: 0n, uva: 0n, size: BigInt(total), mmapOffset: 0n };
     const fd = memfd(`vhop-${options.name}`, total, { seal: true });
     device.setMemTable([{ ...region, fd }]);
-    const linear = control.get(
-      REGION_BASE + index * MAX_REGIONS * REGION_STRIDE + REGION_LINEAR,
-    );
+    const linear = control.get(REGION_BASE + index * MAX_REGIONS * REGION_STRIDE + REGION_LINEAR);
     for (const [queue] of device.rings.entries()) {
       const at = queue * queueBytes;
       const length = DRV_HEADS + size * DRV_HEAD;
@@ -130,7 +128,8 @@ export class MemoryPort implements Port {
   allocate(length: number): number {
     const held = roundUp(length, 64);
     const at = this.#heap.take(held, 64);
-    if (at === undefined) throw new Error(`port ${this.name}: no room for ${length} bytes of state`);
+    if (at === undefined)
+      throw new Error(`port ${this.name}: no room for ${length} bytes of state`);
     this.#blocks.push({ at, length: held });
     return at;
   }

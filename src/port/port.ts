@@ -1,6 +1,6 @@
 // The port contract: what the switch knows of a port, whatever is behind it.
 
-import type { PortInfo } from '../api/types.ts';
+import type { PortInfo } from '../types.ts';
 import type { NetDevice } from '../virtio/device.ts';
 
 export interface Port {

@@ -29,7 +29,7 @@ import {
 } from '../abi/driver.ts';
 import { close, eventfd, signal } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
-import type { MemoryPortOptions } from '../api/types.ts';
+import type { MemoryPortOptions } from '../types.ts';
 import { BUFFER_SIZE, type LocalOptions, type MemoryPort } from './memory.ts';
 
 /** What in-process guests need of the switch they are in. */

@@ -1,7 +1,7 @@
 // A port whose guest is behind a vhost-user socket.
 
-import type { PortInfo, VhostUserPortOptions } from '../api/types.ts';
 import type { EventLoop } from '../linux/index.ts';
+import type { PortInfo, VhostUserPortOptions } from '../types.ts';
 import { Endpoint } from '../vhost-user/index.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { describeDevice } from './describe.ts';

@@ -2,7 +2,7 @@
 
 import { basename } from 'node:path';
 import { MAX_PAIRS } from '../abi/layout.ts';
-import type { PortOptions } from '../api/types.ts';
+import type { PortOptions } from '../types.ts';
 
 const NAME = /^[A-Za-z0-9._-]{1,32}$/;
 const MAC = /^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/;

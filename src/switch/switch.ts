@@ -21,19 +21,6 @@ import {
   SWITCH_NOW,
   SWITCH_PORTS,
 } from '../abi/layout.ts';
-import type { SwitchApi } from '../api/switch-api.ts';
-import type {
-  FdbEntry,
-  Forwarding,
-  MemoryPortOptions,
-  PortEvents,
-  PortInfo,
-  PortOptions,
-  RingInfo,
-  Stats,
-  SwitchInfo,
-  SwitchOptions,
-} from '../api/types.ts';
 import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
 import { Control, ringAddress, ringIndex } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
@@ -43,6 +30,19 @@ import { describeRing } from '../port/describe.ts';
 import { type LocalOptions, MemoryPort } from '../port/memory.ts';
 import type { Port } from '../port/port.ts';
 import { VhostUserPort } from '../port/vhost-user.ts';
+import type {
+  FdbEntry,
+  Forwarding,
+  MemoryPortOptions,
+  PortEvents,
+  PortInfo,
+  PortOptions,
+  RingInfo,
+  Stats,
+  SwitchApi,
+  SwitchInfo,
+  SwitchOptions,
+} from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
@@ -194,7 +194,8 @@ export class Switch implements SwitchApi {
   #publishPorts(): void {
     const present = this.#ports.filter((port) => port !== undefined);
     for (const { index } of present) {
-      const peer = present.length === 2 ? present.find((other) => other.index !== index) : undefined;
+      const peer =
+        present.length === 2 ? present.find((other) => other.index !== index) : undefined;
       this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_PEER, peer?.index ?? NO_PORT);
     }
     this.control.set(SWITCH_PORTS, this.#ports.length);

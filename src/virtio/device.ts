@@ -5,6 +5,7 @@
 // publish. Methods return when that is done, so a session may acknowledge at once.
 
 import {
+  BROKEN_NONE,
   MAX_FRAME,
   MAX_REGIONS,
   PORT_BASE,
@@ -22,7 +23,6 @@ import {
   RING_REASON,
   RING_RUNNING,
   RING_STATE,
-  BROKEN_NONE,
   RING_STOPPED,
 } from '../abi/layout.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, MAX_RING_SIZE } from '../abi/virtio.ts';

@@ -42,6 +42,9 @@ export function loadDatapath(memory: WebAssembly.Memory, host: DatapathHost): Da
     throw new Error(`the datapath is not built (${FILE.pathname}): run script/setup`);
   }
   const module = new WebAssembly.Module(new Uint8Array(code));
-  const instance = new WebAssembly.Instance(module, { env: { memory, ...host } });
+  const instance = new WebAssembly.Instance(module, {
+    env: { memory },
+    host: { signalCall: host.call, signalLatched: host.latched },
+  });
   return instance.exports as unknown as Datapath;
 }

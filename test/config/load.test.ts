@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { ConfigError } from '../../src/config/error.ts';
 import { MAC_PATTERN, macFromName, NAME_PATTERN, nameFromPath } from '../../src/config/limits.ts';
-import { ConfigError, loadConfig, parseConfig } from '../../src/config/load.ts';
+import { loadConfig, parseConfig } from '../../src/config/load.ts';
 import { nearest } from '../../src/config/nearest.ts';
 import { schemaText } from '../../src/config/schema.ts';
 

@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -58,7 +59,6 @@ function ask(path: string, resource: string, method = 'GET') {
 async function leaveStale(path: string): Promise<void> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(`${path}.new`, done));
-  const { renameSync } = await import('node:fs');
   // libuv unlinks the name it bound; under another name the socket stays.
   renameSync(`${path}.new`, path);
   await new Promise<void>((done) => server.close(() => done()));
@@ -153,7 +153,7 @@ describe('the control server', () => {
     rmSync(file);
 
     const other = join(folder, 'other.sock');
-    const echo = createServer((socket) => socket.end('SSH-2.0-hello\r\n'));
+    const echo = createServer((socket) => socket.resume().end('SSH-2.0-hello\r\n'));
     await new Promise<void>((done) => echo.listen(other, done));
     await assert.rejects(serveControl(new FakeSwitch(), other), /another program listens on/);
     await new Promise<void>((done) => echo.close(() => done()));
@@ -161,7 +161,10 @@ describe('the control server', () => {
 
   it('names a folder that is not there', async () => {
     const path = join(folder, 'none/x.sock');
-    await assert.rejects(serveControl(new FakeSwitch(), path), /its folder does not exist/);
+    await assert.rejects(
+      serveControl(new FakeSwitch(), path),
+      /the folder '.*none' does not exist: make it/,
+    );
   });
 });
 

@@ -173,7 +173,9 @@ export class Lab {
       .rings()
       .filter(({ started, broken }) => started || broken)
       .map((ring) => JSON.stringify(ring));
-    const ports = this.sw.ports().map(({ name, state, reason }) => `${name} ${state} ${reason ?? ''}`);
+    const ports = this.sw
+      .ports()
+      .map(({ name, state, reason }) => `${name} ${state} ${reason ?? ''}`);
     const consoles = [...this.#guests.values()].map(
       (guest) => `--- console of ${guest.name}\n${lastLines(guest.console(), 15)}`,
     );

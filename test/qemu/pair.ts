@@ -46,7 +46,12 @@ export interface PingResult {
 }
 
 /** `count` pings, each sent when the one before was answered, or after 1 s. */
-export async function ping(from: Guest, address: string, count: number, flags = ''): Promise<PingResult> {
+export async function ping(
+  from: Guest,
+  address: string,
+  count: number,
+  flags = '',
+): Promise<PingResult> {
   const { stdout } = await from.run(`ping -q -A -c ${count} -W 2 ${flags} ${address}`, {
     ok: false,
     timeoutMs: 20_000 + count * 50,
@@ -60,8 +65,34 @@ export function pingResult(stdout: string): PingResult {
   return { sent: Number(match[1]), received: Number(match[2]) };
 }
 
+export interface Pinging {
+  /** Ends it after the echo that is under way. */
+  stop(): Promise<PingResult>;
+}
+
+/** Pings without a pause, in the background. */
+export async function pinging(from: Guest, address: string): Promise<Pinging> {
+  const loop = await from.spawn(
+    `rm -f /tmp/stop; until [ -e /tmp/stop ]; do ping -q -A -c 100 -W 2 ${address}; done`,
+  );
+  return {
+    async stop() {
+      await from.run('touch /tmp/stop');
+      await waitFor(async () => !(await loop.running()), 30_000, 'the end of ping');
+      const rounds = (await loop.output()).split('--- ').slice(1).map(pingResult);
+      const sum = (key: keyof PingResult) => rounds.reduce((total, round) => total + round[key], 0);
+      return { sent: sum('sent'), received: sum('received') };
+    },
+  };
+}
+
 /** Fails unless all of `count` pings are answered. */
-export async function pingAll(from: Guest, address: string, count: number, flags = ''): Promise<void> {
+export async function pingAll(
+  from: Guest,
+  address: string,
+  count: number,
+  flags = '',
+): Promise<void> {
   assert.deepEqual(await ping(from, address, count, flags), { sent: count, received: count });
 }
 
@@ -94,22 +125,37 @@ export async function copy(from: Guest, to: Guest, address: string, mib: number)
   assert.equal(output.split(' ')[0], hash.digest('hex'));
 }
 
+/** The switch's counters when the guest's were zero. */
+const bases = new WeakMap<Guest, { txFrames: number; rxFrames: number }>();
+
+/** Reboots the guest and waits for its shell; its interface is down then. */
+export async function reboot(lab: Lab, guest: Guest): Promise<void> {
+  await guest.reboot();
+  bases.set(guest, lab.stats(guest.name));
+}
+
 /** The card's own counters: packets sent and received. */
-export async function counters(guest: Guest): Promise<{ tx: number; rx: number }> {
+async function counters(guest: Guest): Promise<{ tx: number; rx: number }> {
   const folder = '/sys/class/net/eth0/statistics';
   const { stdout } = await guest.run(`cat ${folder}/tx_packets ${folder}/rx_packets`);
   const [tx = Number.NaN, rx = Number.NaN] = stdout.trim().split('\n').map(Number);
   return { tx, rx };
 }
 
-/** Waits until the guest's counters say what the switch's do: nothing is lost on the way. */
-export async function agree(lab: Lab, guest: Guest): Promise<void> {
+/** Waits until the guests' counters say what the switch's do: nothing is lost on the way. */
+export async function agree(lab: Lab, ...guests: Guest[]): Promise<void> {
+  for (const guest of guests) await agreeOne(lab, guest);
+}
+
+async function agreeOne(lab: Lab, guest: Guest): Promise<void> {
   let seen = '';
   const equal = async (): Promise<boolean> => {
     const { tx, rx } = await counters(guest);
-    const { txFrames, rxFrames } = lab.stats(guest.name);
-    seen = `the guest sent ${tx} and received ${rx}, the switch ${txFrames} and ${rxFrames}`;
-    return tx === txFrames && rx === rxFrames;
+    const now = lab.stats(guest.name);
+    const base = bases.get(guest) ?? { txFrames: 0, rxFrames: 0 };
+    const [taken, given] = [now.txFrames - base.txFrames, now.rxFrames - base.rxFrames];
+    seen = `the guest sent ${tx} and received ${rx}, the switch took ${taken} and gave ${given}`;
+    return tx === taken && rx === given;
   };
   await waitFor(equal, 10_000, `${guest.name}: equal counters`, () => seen);
 }

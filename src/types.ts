@@ -1,0 +1,168 @@
+// The shapes a user of the library reads and writes. All of them are plain JSON but for bigints,
+// which are never used here: counters are numbers (exact to 2^53).
+
+export type PortMode = 'server' | 'client';
+export type Forwarding = 'switch' | 'wire';
+
+export interface VhostUserPortOptions {
+  type: 'vhost-user';
+  /** 1-32 characters of [A-Za-z0-9._-], unique in the switch. Default: the socket's base name. */
+  name?: string;
+  /** Unix socket path, at most 107 bytes. */
+  path: string;
+  /** `server` listens on `path` (default); `client` connects to it and keeps retrying. */
+  mode?: PortMode;
+  /** Queue pairs offered, 1-8. Default 8. */
+  queues?: number;
+  /** Largest IP packet the port takes, 68-65535 bytes. Default: not limited, not advertised. */
+  mtu?: number;
+  /** The MAC printed by `vhop args` for the guest behind this port. Default: derived from the name. */
+  mac?: string;
+}
+
+export interface MemoryPortOptions {
+  /** An in-process guest: our own driver on rings in a memfd. */
+  type: 'memory';
+  name: string;
+  queues?: number;
+  mtu?: number;
+  mac?: string;
+  /** Ring size, power of two, 8-32768. Default 256. */
+  ringSize?: number;
+}
+
+export type PortOptions = VhostUserPortOptions | MemoryPortOptions;
+
+export interface SwitchOptions {
+  /** Names the control socket. Default `default`. */
+  name?: string;
+  forwarding?: Forwarding;
+  /** Datapath threads, 1-16. Default 1. */
+  workers?: number;
+  /** Seconds until an unheard MAC is forgotten. Default 300. */
+  ageing?: number;
+}
+
+export type PortState = 'listening' | 'connecting' | 'connected' | 'up' | 'quarantined';
+
+/** Frames and bytes count Ethernet frames without the virtio header and without FCS. */
+export interface PortInfo {
+  name: string;
+  index: number;
+  type: PortOptions['type'];
+  mode?: PortMode;
+  path?: string;
+  state: PortState;
+  /** Why the port is not up, or why it was quarantined. */
+  reason?: string;
+  mac: string;
+  mtu?: number;
+  queues: number;
+  /** Queue pairs the guest has enabled. */
+  queuesEnabled: number;
+  /** Negotiated virtio features by name, e.g. `VERSION_1`, `MRG_RXBUF`. */
+  features: string[];
+  /** Bytes of guest memory mapped. */
+  memory: number;
+  peer?: { pid: number; uid: number; gid: number };
+}
+
+export interface RingInfo {
+  port: string;
+  index: number;
+  /** `rx` rings carry frames to the guest, `tx` rings from it. */
+  direction: 'rx' | 'tx';
+  pair: number;
+  type: 'split' | 'packed';
+  size: number;
+  /** Next avail entry the switch will take. */
+  lastAvail: number;
+  availIdx: number;
+  usedIdx: number;
+  /** Buffers the guest has posted that the switch has not taken. */
+  inFlight: number;
+  enabled: boolean;
+  started: boolean;
+  /** Whether the guest is asked to kick (`vhop` sleeps on this ring). */
+  notify: boolean;
+  kicks: number;
+  calls: number;
+  /** Latched broken: the cause. */
+  broken?: string;
+}
+
+export interface FdbEntry {
+  mac: string;
+  port: string;
+  /** Seconds since the address was last heard. */
+  age: number;
+}
+
+export interface PortStats {
+  port: string;
+  /** From the guest. */
+  txFrames: number;
+  txBytes: number;
+  /** To the guest. */
+  rxFrames: number;
+  rxBytes: number;
+  kicks: number;
+  calls: number;
+  /** Bursts taken from the guest; txFrames / txBursts is the average burst. */
+  txBursts: number;
+  /** By reason, zero ones left out. */
+  drops: Record<string, number>;
+}
+
+export interface WorkerStats {
+  worker: number;
+  polls: number;
+  frames: number;
+  /** Busy time per frame, nanoseconds, sampled; 0 before the first sample. */
+  nsPerFrame: number;
+  /** Share of wall time spent on work, 0-1, since the switch opened. */
+  load: number;
+  sleeps: number;
+  state: 'busy' | 'sleeping';
+}
+
+export interface Stats {
+  /** Milliseconds since the epoch when the figures were read. */
+  time: number;
+  ports: PortStats[];
+  workers: WorkerStats[];
+  fdb: { entries: number; capacity: number; moves: number; full: number };
+}
+
+export interface SwitchInfo {
+  name: string;
+  version: string;
+  pid: number;
+  forwarding: Forwarding;
+  workers: number;
+  ageing: number;
+  /** Seconds since the switch opened. */
+  uptime: number;
+}
+
+export interface PortEvents {
+  'port-up': PortInfo;
+  'port-down': PortInfo;
+  quarantined: PortInfo;
+  'link-features': PortInfo;
+  /** A refusal or a disconnect: one sentence naming the port. */
+  notice: { port: string; message: string };
+}
+
+/** A running switch: what the library opens, and what the command line drives. */
+export interface SwitchApi {
+  info(): SwitchInfo;
+  addPort(options: PortOptions): Promise<PortInfo>;
+  removePort(name: string): Promise<void>;
+  ports(): PortInfo[];
+  rings(): RingInfo[];
+  fdb(): FdbEntry[];
+  stats(): Stats;
+  on<K extends keyof PortEvents>(event: K, listener: (value: PortEvents[K]) => void): this;
+  close(): Promise<void>;
+}

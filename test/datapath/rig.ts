@@ -1,0 +1,235 @@
+// The datapath on a bench: no threads, no switch. Ports are laid out in the control area by hand,
+// the test is the driver of every ring (queue.ts), and poll() is called when the test says so.
+
+import {
+  FORWARD_WIRE,
+  HEAP_BASE,
+  MAX_REGIONS,
+  NO_PORT,
+  NO_RING,
+  PAGE,
+  PORT_BASE,
+  PORT_FEATURES,
+  PORT_HDR_LEN,
+  PORT_MAX_FRAME,
+  PORT_PEER,
+  PORT_REGIONS,
+  PORT_RINGS,
+  PORT_RX_LIST,
+  PORT_RX_PAIRS,
+  PORT_STATE,
+  PORT_STRIDE,
+  PORT_UP,
+  REGION_BASE,
+  REGION_GPA,
+  REGION_LINEAR,
+  REGION_SIZE,
+  REGION_STRIDE,
+  SCRATCH_BASE,
+  SCRATCH_STRIDE,
+  SWITCH_FORWARDING,
+  SWITCH_NOW,
+  SWITCH_PORTS,
+  SWITCH_WORKERS,
+  WINDOW_BASE,
+  WORKER_BASE,
+  WORKER_CURRENT,
+  WORKER_GENERATION,
+  WORKER_LOCKED,
+} from '../../src/abi/layout.ts';
+import { F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import { Control } from '../../src/memory/control.ts';
+import { bit, headerLength } from '../../src/virtio/features.ts';
+import { type Datapath, loadDatapath } from '../../src/worker/datapath.ts';
+import { type QueueSpec, TestQueue } from './queue.ts';
+
+/** Linear memory of one port. */
+export const ARENA = 0x200_0000;
+/** Polls after which a burst of any size has been taken (datapath/forward.ts, PATIENCE). */
+const PATIENCE = 12;
+
+/** Features by bit number, as one word. */
+export function features(...bits: number[]): bigint {
+  return bits.reduce((sum, n) => sum | bit(n), 0n);
+}
+
+/** What most tests negotiate: everything about rings, nothing about offloads. */
+export const PLAIN = features(F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX, F_MRG_RXBUF);
+
+export interface TestRegion {
+  gpa: bigint;
+  size: number;
+  /** Offset in the port's arena. */
+  at: number;
+}
+
+export interface PortSpec {
+  features?: bigint;
+  pairs?: number;
+  /** Default: the whole arena at `gpaOf(index)`. */
+  regions?: TestRegion[];
+  /** As PORT_MAX_FRAME: bytes, 0 = no limit. */
+  maxFrame?: number;
+}
+
+/** GPA at which port `index` sees its arena: no two ports agree, and none sees itself at 0. */
+export function gpaOf(index: number): bigint {
+  return 0x1_0000_0000n * BigInt(index + 1);
+}
+
+export class Rig {
+  readonly control = new Control();
+  readonly view = new DataView(this.control.memory.buffer);
+  readonly bytes = this.control.bytes;
+  readonly datapath: Datapath;
+  /** Ring indices in the order in which the datapath called or latched them. */
+  readonly calls: number[] = [];
+  readonly latched: number[] = [];
+  readonly ports: TestPort[] = [];
+  /** Runs inside the datapath's call-out, that is, in the middle of a burst. */
+  onCall: (ring: number) => void = () => {};
+  #heap = HEAP_BASE;
+  #generation = 0;
+
+  constructor() {
+    this.datapath = loadDatapath(this.control.memory, {
+      call: (ring) => {
+        this.calls.push(ring);
+        this.onCall(ring);
+      },
+      latched: (ring) => this.latched.push(ring),
+    });
+    this.clear();
+  }
+
+  /** Back to a switch without ports. Scratch is filled with junk: nothing may rely on it. */
+  clear(): void {
+    this.bytes.fill(0, PAGE, SCRATCH_BASE);
+    this.bytes.fill(0xa5, SCRATCH_BASE, SCRATCH_BASE + SCRATCH_STRIDE);
+    this.#heap = HEAP_BASE;
+    this.ports.length = 0;
+    this.calls.length = 0;
+    this.latched.length = 0;
+    this.onCall = () => {};
+    this.control.set(SWITCH_WORKERS, 1);
+    this.control.set(SWITCH_NOW, 1);
+    this.control.set(WORKER_BASE + WORKER_LOCKED, NO_RING);
+    this.control.set(WORKER_BASE + WORKER_CURRENT, NO_RING);
+    this.datapath.init(0);
+    this.publish();
+  }
+
+  /** What main does after a change: the next poll looks at everything anew. */
+  publish(): void {
+    this.control.set(WORKER_BASE + WORKER_GENERATION, ++this.#generation);
+    this.control.set(SWITCH_PORTS, this.ports.length);
+  }
+
+  /** Zeroed driver heap. */
+  heap(length: number): number {
+    const at = this.#heap;
+    this.#heap += Math.ceil(length / 64) * 64;
+    this.bytes.fill(0, at, this.#heap);
+    return at;
+  }
+
+  port(spec: PortSpec = {}): TestPort {
+    const port = new TestPort(this, this.ports.length, spec);
+    this.ports.push(port);
+    this.publish();
+    return port;
+  }
+
+  /** Joins two ports by a wire. */
+  wire(a: TestPort, b: TestPort): void {
+    this.control.set(SWITCH_FORWARDING, FORWARD_WIRE);
+    a.set(PORT_PEER, b.index);
+    b.set(PORT_PEER, a.index);
+  }
+
+  /** Polls until nothing moves any more; returns the frames taken. */
+  settle(): number {
+    let total = 0;
+    for (let idle = 0; idle < PATIENCE; ) {
+      const moved = this.datapath.poll();
+      total += moved;
+      idle = moved > 0 ? 0 : idle + 1;
+    }
+    return total;
+  }
+}
+
+export class TestPort {
+  readonly rig: Rig;
+  readonly index: number;
+  readonly features: bigint;
+  readonly headerLength: number;
+  /** Linear address of this port's memory. */
+  readonly base: number;
+  readonly queues: TestQueue[] = [];
+  readonly #at: number;
+  readonly #gpa: bigint;
+  #cursor: number;
+
+  constructor(rig: Rig, index: number, spec: PortSpec) {
+    this.rig = rig;
+    this.index = index;
+    this.features = spec.features ?? PLAIN;
+    this.headerLength = headerLength(this.features);
+    this.base = WINDOW_BASE + index * ARENA;
+    this.#cursor = this.base + PAGE;
+    this.#at = PORT_BASE + index * PORT_STRIDE;
+    this.#gpa = gpaOf(index);
+    rig.control.set64(this.#at + PORT_FEATURES, this.features);
+    this.set(PORT_STATE, PORT_UP);
+    this.set(PORT_HDR_LEN, this.headerLength);
+    this.set(PORT_PEER, NO_PORT);
+    this.set(PORT_MAX_FRAME, spec.maxFrame ?? 0);
+    this.setRegions(spec.regions ?? [{ gpa: this.#gpa, size: ARENA, at: 0 }]);
+    this.setPairs(Array.from({ length: spec.pairs ?? 1 }, (_, pair) => pair));
+    this.set(PORT_RINGS, (spec.pairs ?? 1) * 2);
+  }
+
+  set(field: number, value: number): void {
+    this.rig.control.set(this.#at + field, value);
+  }
+
+  /** The pairs that may be delivered to. */
+  setPairs(pairs: number[]): void {
+    for (const [i, pair] of pairs.entries()) this.rig.bytes[this.#at + PORT_RX_LIST + i] = pair;
+    this.set(PORT_RX_PAIRS, pairs.length);
+  }
+
+  setRegions(regions: TestRegion[]): void {
+    const table = REGION_BASE + this.index * MAX_REGIONS * REGION_STRIDE;
+    for (const [i, { gpa, size, at }] of regions.entries()) {
+      this.rig.control.set64(table + i * REGION_STRIDE + REGION_GPA, gpa);
+      this.rig.control.set64(table + i * REGION_STRIDE + REGION_SIZE, BigInt(size));
+      this.rig.control.set(table + i * REGION_STRIDE + REGION_LINEAR, this.base + at);
+    }
+    this.set(PORT_REGIONS, regions.length);
+  }
+
+  /** Sets virtqueue `queue` up and running: even ones receive, odd ones send. */
+  queue(queue: number, spec: QueueSpec = {}): TestQueue {
+    const made = new TestQueue(this, queue, spec);
+    this.queues[queue] = made;
+    this.rig.publish();
+    return made;
+  }
+
+  /** Memory of this port, linear; comes round again when the arena is used up. */
+  alloc(length: number, align = 1): number {
+    let at = Math.ceil(this.#cursor / align) * align;
+    const end = this.base + ARENA;
+    // The first 4 MiB are the rings', never given out twice.
+    if (at + length > end) at = this.base + ARENA / 8;
+    this.#cursor = at + length;
+    return at;
+  }
+
+  /** Default region: linear address to GPA. */
+  gpa(linear: number): bigint {
+    return this.#gpa + BigInt(linear - this.base);
+  }
+}

@@ -1,0 +1,75 @@
+// Two queue pairs a guest, with one datapath thread and with two.
+
+import assert from 'node:assert/strict';
+import type { Guest } from '../peers/guest.ts';
+import { iperf } from '../peers/iperf.ts';
+import { type Lab, scenario } from './lab.ts';
+import { A, agree, B, bootPair, copy, pingAll } from './pair.ts';
+
+for (const workers of [1, 2]) {
+  scenario(`two queue pairs, workers: ${workers}`, ['qemu'], { workers }, async (lab, t) => {
+    await lab.ports('a', 'b');
+    const [a, b] = await bootPair(lab, { queues: 2 });
+
+    await lab.step(t, 'the second pair rests until the guest enables it', async () => {
+      await pingAll(a, B, 20);
+      assert.deepEqual([lab.portInfo('a').queuesEnabled, lab.portInfo('b').queuesEnabled], [1, 1]);
+      const started = lab.sw.rings().filter(({ enabled }) => enabled);
+      assert.deepEqual(
+        started.map(({ port, index }) => `${port}${index}`),
+        ['a0', 'a1', 'b0', 'b1'],
+      );
+    });
+
+    await lab.step(t, 'both pairs carry traffic', async () => {
+      await combined(a, 2);
+      await combined(b, 2);
+      assert.deepEqual([lab.portInfo('a').queuesEnabled, lab.portInfo('b').queuesEnabled], [2, 2]);
+      const before = positions(lab);
+      // A CPU sends on its own queue, and what it asked for returns there.
+      for (const cpu of [1, 2]) await a.run(`taskset ${cpu} ping -q -A -c 50 -W 2 ${B}`);
+      for (const cpu of [1, 2]) await b.run(`taskset ${cpu} ping -q -A -c 50 -W 2 ${A}`);
+      assert.ok((await iperf(b, a, B, { seconds: 1, flags: '-P 4' })) > 0);
+      assert.ok((await iperf(b, a, B, { seconds: 1, flags: '-P 4 -R' })) > 0);
+      await copy(a, b, B, 8);
+      await agree(lab, a, b);
+      const moved = positions(lab).map(({ ring, at }, i) => ({
+        ring,
+        moved: at !== before[i]?.at,
+      }));
+      assert.deepEqual(
+        moved.filter((ring) => !ring.moved),
+        [],
+      );
+      const idle = lab.sw.stats().workers.filter(({ frames }) => frames === 0);
+      assert.deepEqual(idle, []);
+    });
+
+    await lab.step(t, 'back to one pair, and to two again', async () => {
+      await combined(a, 1);
+      assert.equal(lab.portInfo('a').queuesEnabled, 1);
+      const before = positions(lab).filter(({ ring }) => ring === 'a2' || ring === 'a3');
+      await pingAll(b, A, 50);
+      await pingAll(a, B, 50);
+      assert.ok((await iperf(b, a, B, { seconds: 1, flags: '-P 4 -R' })) > 0);
+      const after = positions(lab).filter(({ ring }) => ring === 'a2' || ring === 'a3');
+      assert.deepEqual(after, before);
+      await combined(a, 2);
+      assert.equal(lab.portInfo('a').queuesEnabled, 2);
+      await pingAll(b, A, 50);
+      await agree(lab, a, b);
+    });
+  });
+}
+
+async function combined(guest: Guest, pairs: number): Promise<void> {
+  await guest.run(`ethtool -L eth0 combined ${pairs}`);
+}
+
+/** How far each ring of the first two pairs has come. */
+function positions(lab: Lab): { ring: string; at: number }[] {
+  return lab.sw
+    .rings()
+    .filter(({ index }) => index < 4)
+    .map(({ port, index, usedIdx }) => ({ ring: `${port}${index}`, at: usedIdx }));
+}
