@@ -4,8 +4,8 @@
 import { existsSync } from 'node:fs';
 import { InvalidArgumentError, Option } from 'commander';
 import type { PortInfo } from '../api/types.ts';
-import { MAC_PATTERN, MAX_SOCKET_PATH, macFromName, nameFromPath } from '../config/limits.ts';
 import { ControlError } from '../control/path.ts';
+import { MAC_PATTERN, MAX_SOCKET_PATH, macFromName, nameFromPath } from '../limits.ts';
 import {
   type Cli,
   findWanted,
@@ -27,7 +27,7 @@ import {
   shellLines,
   testpmdArgs,
 } from './guest-args.ts';
-import { freeHugePages, qemuVersion } from './machine.ts';
+import { dpdkHasHugePages, qemuVersion } from './machine.ts';
 import { pick } from './ports.ts';
 import { parseSocket } from './sockets.ts';
 
@@ -169,7 +169,10 @@ function printArgs(cli: Cli, port: GuestPort, options: ArgsOptions): void {
     throw new UsageError('choose one of --qemu, --libvirt, --cloud-hypervisor, --testpmd');
   }
   const program = chosen[0] ?? 'qemu';
-  const guest: GuestOptions = { memory: options.memory, hugePages: freeHugePages() > 0 };
+  const guest: GuestOptions = {
+    memory: options.memory,
+    hugePages: dpdkHasHugePages(options.memory * 2 ** 20),
+  };
   if (options.reconnect) guest.reconnect = reconnectOption();
   if (program === 'libvirt') {
     const xml = libvirtXml(port, guest);

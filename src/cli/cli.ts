@@ -3,8 +3,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { SwitchApi } from '../api/switch-api.ts';
 import type { SwitchOptions } from '../api/types.ts';
-import { NAME_PATTERN } from '../config/limits.ts';
 import { type ControlClient, findSwitch } from '../control/client.ts';
+import { NAME_PATTERN } from '../limits.ts';
 
 export interface Output {
   write(text: string): unknown;

@@ -3,9 +3,9 @@
 import { accessSync, constants, existsSync, lstatSync } from 'node:fs';
 import { availableParallelism, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { MAX_SOCKET_PATH } from '../config/limits.ts';
 import { findSwitches } from '../control/client.ts';
 import { folderFault, runtimeFolders } from '../control/path.ts';
+import { MAX_SOCKET_PATH } from '../limits.ts';
 import { freeHugePages, QEMU, qemuVersion, readText } from './machine.ts';
 import { memory } from './units.ts';
 

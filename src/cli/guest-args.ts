@@ -19,7 +19,7 @@ export interface GuestOptions {
   memory: number;
   /** QEMU's chardev option that makes it come back after the switch restarts, if wanted. */
   reconnect?: 'reconnect=1' | 'reconnect-ms=1000' | undefined;
-  /** Whether this machine has huge pages to give to testpmd. */
+  /** Whether testpmd can have its memory in huge pages. */
   hugePages?: boolean;
 }
 

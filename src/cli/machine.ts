@@ -26,6 +26,14 @@ export function freeHugePages(folder = '/sys/kernel/mm/hugepages'): number {
   return bytes;
 }
 
+/**
+ * Whether DPDK could take `bytes` of huge pages: that many are free, and hugetlbfs is mounted, which
+ * is where it looks for them.
+ */
+export function dpdkHasHugePages(bytes: number): boolean {
+  return freeHugePages() >= bytes && / hugetlbfs /.test(readText('/proc/mounts') ?? '');
+}
+
 /** QEMU's program for this machine's own processor. */
 export const QEMU = `qemu-system-${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}`;
 

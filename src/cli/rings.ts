@@ -15,8 +15,9 @@ notify: the guest is asked to kick, since the switch sleeps on this ring.
 export const rings: Register = (program, cli) => {
   query(program, 'rings', 'show its virtqueues')
     .argument('[port]', 'only those of this port')
+    .option('-a, --all', 'also those no guest has set up')
     .addHelpText('after', HELP)
-    .action(async (port: string | undefined, options: QueryOptions) => {
+    .action(async (port: string | undefined, options: QueryOptions & { all?: boolean }) => {
       const control = await findWanted(options);
       if (port !== undefined) pick(await control.get('/ports'), port);
       const found = (await control.get('/rings')).filter((r) => !port || r.port === port);
@@ -24,6 +25,8 @@ export const rings: Register = (program, cli) => {
         printJson(cli, found);
         return;
       }
+      // A port offers rings for 8 queue pairs, and most guests take one: the rest says nothing.
+      const shown = found.filter((r) => options.all || r.started || r.size > 0 || r.broken);
       const right = (title: string) => ({ title, align: 'right' }) as const;
       printTable(
         cli.out,
@@ -42,7 +45,7 @@ export const rings: Register = (program, cli) => {
           right('kicks'),
           right('calls'),
         ],
-        found.map((r) => [
+        shown.map((r) => [
           r.port,
           r.index,
           r.direction,
@@ -58,6 +61,8 @@ export const rings: Register = (program, cli) => {
           r.calls,
         ]),
       );
+      const hidden = found.length - shown.length;
+      if (hidden > 0) cli.out.write(` ${hidden} more are not set up (--all shows them)\n`);
       for (const { port: name, index, broken } of found) {
         if (broken) cli.out.write(` ${name} ring ${index}: ${plain(broken)}\n`);
       }

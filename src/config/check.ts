@@ -2,7 +2,7 @@
 // the file loader (which adds the line) and by the command line.
 
 import type { Forwarding, VhostUserPortOptions } from '../api/types.ts';
-import { MAX_SOCKET_PATH } from './limits.ts';
+import { MAX_SOCKET_PATH } from '../limits.ts';
 
 /** A vhost-user port with every identifying field filled in. */
 export type CheckedPort = VhostUserPortOptions & { name: string; mac: string };

@@ -7,9 +7,9 @@ import { dirname, resolve } from 'node:path';
 import { type Document, isMap, isNode, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { core } from 'zod';
 import type { SwitchOptions } from '../api/types.ts';
+import { macFromName, nameFromPath } from '../limits.ts';
 import { type CheckedPort, checkPorts } from './check.ts';
 import { ConfigError } from './error.ts';
-import { macFromName, nameFromPath } from './limits.ts';
 import { suggestion } from './nearest.ts';
 import { type Config, configSchema, portSchema } from './schema.ts';
 

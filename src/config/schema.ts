@@ -4,7 +4,7 @@
 // Every field carries one sentence for the error and one for the editor's tooltip.
 
 import * as z from 'zod';
-import { MAC_PATTERN, MAX_SOCKET_PATH, NAME_PATTERN } from './limits.ts';
+import { MAC_PATTERN, MAX_SOCKET_PATH, NAME_PATTERN } from '../limits.ts';
 
 function whole(min: number, max: number, unit: string) {
   const error = `must be a whole number from ${min} to ${max}${unit === '' ? '' : ` (${unit})`}`;

@@ -2,7 +2,7 @@
 
 import { existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { MAX_SOCKET_PATH } from '../config/limits.ts';
+import { MAX_SOCKET_PATH } from '../limits.ts';
 
 /** The switch cannot be controlled, or not reached; the message is one sentence with the cure. */
 export class ControlError extends Error {

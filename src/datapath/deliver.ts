@@ -16,7 +16,6 @@ import {
 import {
   BROKEN_AVAIL_JUMP,
   BROKEN_HEAD,
-  BURST,
   NO_RING,
   PORT_FEATURES,
   PORT_HDR_LEN,

@@ -67,13 +67,13 @@ export function pollRing(ring: u32): u32 {
   store<u32>(ring, 0, RING_EMPTY);
   n = gather(ring, min(n, BURST));
   if (n == 0) return 0;
-  if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(ring, n);
+  if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
   else forward(ring, n);
   complete(ring, n);
   return n;
 }
 
-function discard(ring: u32, n: u32): void {
+function discard(n: u32): void {
   for (let i: u32 = 0; i < n; i++) drop(frameAt(i), DROP_TX_DISABLED);
 }
 
@@ -107,7 +107,7 @@ function forward(ring: u32, n: u32): void {
   const only =
     load<u32>(SWITCH_FORWARDING) == FORWARD_WIRE ? wire(port, n) : classify(port, ports, n);
   if (only != NO_PORT) {
-    send(only, port, n);
+    send(only, n);
     return;
   }
   // Several destinations: one straight pass for each port that has frames.
@@ -123,7 +123,7 @@ function forward(ring: u32, n: u32): void {
   for (let to: u32 = 0; to < ports; to++) {
     const flood = flooded && to != port && load<u32>(portAt(to), PORT_STATE) == PORT_UP;
     if (flood) receivers++;
-    if (flood || load<u8>(seen + to)) send(to, port, n);
+    if (flood || load<u8>(seen + to)) send(to, n);
   }
   if (flooded && receivers == 0) {
     for (let i: u32 = 0; i < n; i++) {
@@ -185,7 +185,7 @@ function classify(port: u32, ports: u32, n: u32): u32 {
 }
 
 /** Delivers the burst's frames for port `to`, queue by queue. */
-function send(to: u32, from: u32, n: u32): void {
+function send(to: u32, n: u32): void {
   const at = portAt(to);
   const pairs = load<u32>(at, PORT_RX_PAIRS);
   if (pairs < 2) {

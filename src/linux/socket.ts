@@ -2,6 +2,7 @@
 // Every socket and every fd received is CLOEXEC; every socket is non-blocking.
 
 import { chmodSync, fchmodSync } from 'node:fs';
+import { MAX_SOCKET_PATH } from '../limits.ts';
 import { ERRNO } from './errors.ts';
 import { close } from './eventfd.ts';
 import { checked, lastErrno, lastError, libc, permanentScratch } from './ffi.ts';
@@ -21,8 +22,6 @@ const POLLHUP_OR_ERR = 0x10 | 0x08;
 const POLLRDHUP = 0x2000;
 const BACKLOG = 16;
 
-/** Longest path of a Unix socket, bytes: sun_path holds 108 with its terminating zero. */
-export const MAX_SOCKET_PATH = 107;
 /** Most fds one message may carry (SCM_MAX_FD). */
 export const MAX_MESSAGE_FDS = 253;
 

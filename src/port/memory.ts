@@ -20,6 +20,7 @@ import {
 } from '../abi/driver.ts';
 import { MAX_REGIONS, PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE } from '../abi/layout.ts';
 import { F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_MTU } from '../abi/virtio.ts';
+import { macFromName } from '../limits.ts';
 import { close, dup, eventfd, memfd } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
 import { roundUp, type Spans } from '../memory/spans.ts';
@@ -28,7 +29,7 @@ import type { NetDevice } from '../virtio/device.ts';
 import { bit, headerLength, ringFlags } from '../virtio/features.ts';
 import type { Datapath } from '../worker/datapath.ts';
 import { describeDevice } from './describe.ts';
-import { defaultMac, type Port } from './port.ts';
+import type { Port } from './port.ts';
 
 const DEFAULT_RING_SIZE = 256;
 /** Bytes of one buffer: a full frame and its header. */
@@ -139,7 +140,7 @@ export class MemoryPort implements Port {
       name: this.name,
       index: this.index,
       type: 'memory',
-      mac: this.#options.mac ?? defaultMac(this.name),
+      mac: this.#options.mac ?? macFromName(this.name),
       ...describeDevice(this.device, 'connected'),
     };
   }

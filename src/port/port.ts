@@ -12,12 +12,3 @@ export interface Port {
   /** Ends whatever drives the device; the switch resets the device after. */
   close(): Promise<void>;
 }
-
-/** A locally administered MAC that a name always gets: 02:76 ("v"), then its hash. */
-export function defaultMac(name: string): string {
-  // FNV-1a: small, and no two names of one switch are likely to meet.
-  let hash = 0x811c9dc5;
-  for (const byte of Buffer.from(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-  const bytes = [0x02, 0x76, hash >>> 24, (hash >>> 16) & 255, (hash >>> 8) & 255, hash & 255];
-  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
-}

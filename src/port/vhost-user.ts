@@ -1,11 +1,12 @@
 // A port whose guest is behind a vhost-user socket.
 
+import { macFromName } from '../limits.ts';
 import type { EventLoop } from '../linux/index.ts';
 import type { PortInfo, VhostUserPortOptions } from '../types.ts';
 import { Endpoint } from '../vhost-user/index.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { describeDevice } from './describe.ts';
-import { defaultMac, type Port } from './port.ts';
+import type { Port } from './port.ts';
 
 export class VhostUserPort implements Port {
   readonly name: string;
@@ -44,7 +45,7 @@ export class VhostUserPort implements Port {
       type: 'vhost-user',
       mode,
       path,
-      mac: mac ?? defaultMac(this.name),
+      mac: mac ?? macFromName(this.name),
       ...describeDevice(this.device, connected ? 'connected' : waiting),
       ...(this.#endpoint.peer ? { peer: this.#endpoint.peer } : {}),
     };

@@ -1,28 +1,18 @@
 // Checks of what a caller asks for, in the words of the caller.
 
-import { basename } from 'node:path';
 import { MAX_PAIRS } from '../abi/layout.ts';
+import { MAC_PATTERN, NAME_PATTERN, nameFromPath } from '../limits.ts';
 import type { PortOptions } from '../types.ts';
 
-const NAME = /^[A-Za-z0-9._-]{1,32}$/;
-const MAC = /^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/;
-
-/** The port's name: given, or the socket's base name without its extension. */
+/** The port's name: given, or what its socket's path stands for. */
 export function portName(options: PortOptions): string {
-  return options.name ?? (options.type === 'vhost-user' ? fromPath(options.path) : '');
-}
-
-function fromPath(path: string): string {
-  return basename(path)
-    .replace(/\.[^.]*$/, '')
-    .replace(/[^A-Za-z0-9._-]/g, '-')
-    .slice(0, 32);
+  return options.name ?? (options.type === 'vhost-user' ? nameFromPath(options.path) : '');
 }
 
 /** Throws RangeError with one sentence for the first option that cannot be. */
 export function checkPortOptions(options: PortOptions): void {
   const name = portName(options);
-  if (!NAME.test(name)) {
+  if (!NAME_PATTERN.test(name)) {
     throw new RangeError(`port name '${name}' must be 1 to 32 of A-Z a-z 0-9 . _ -`);
   }
   const refuse = (what: string): never => {
@@ -35,7 +25,7 @@ export function checkPortOptions(options: PortOptions): void {
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) {
     refuse(`mtu is ${mtu}; it must be 68 to 65535 bytes`);
   }
-  if (mac !== undefined && (!MAC.test(mac) || Number.parseInt(mac.slice(0, 2), 16) & 1)) {
+  if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);
   }
   if (options.type === 'memory') {

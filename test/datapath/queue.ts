@@ -210,6 +210,11 @@ export class TestQueue {
     return needEvent(event, index, old);
   }
 
+  /** Descriptors are taken in ascending order again; for chains written as they are. */
+  sortFree(): void {
+    this.#free.sort((a, b) => a - b);
+  }
+
   get usedIdx(): number {
     return this.view.getUint16(this.usedRing + 2, true);
   }

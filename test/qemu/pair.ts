@@ -120,7 +120,10 @@ export async function copy(from: Guest, to: Guest, address: string, mib: number)
     { timeoutMs },
   );
   let output = '';
-  const done = async (): Promise<boolean> => (output = await receiver.output()).includes('\n');
+  const done = async (): Promise<boolean> => {
+    output = await receiver.output();
+    return output.includes('\n');
+  };
   await waitFor(done, timeoutMs, 'sha256sum', () => output);
   assert.equal(output.split(' ')[0], hash.digest('hex'));
 }

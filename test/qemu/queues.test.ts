@@ -11,19 +11,10 @@ for (const workers of [1, 2]) {
     await lab.ports('a', 'b');
     const [a, b] = await bootPair(lab, { queues: 2 });
 
-    await lab.step(t, 'the second pair rests until the guest enables it', async () => {
-      await pingAll(a, B, 20);
-      assert.deepEqual([lab.portInfo('a').queuesEnabled, lab.portInfo('b').queuesEnabled], [1, 1]);
-      const started = lab.sw.rings().filter(({ enabled }) => enabled);
-      assert.deepEqual(
-        started.map(({ port, index }) => `${port}${index}`),
-        ['a0', 'a1', 'b0', 'b1'],
-      );
-    });
-
     await lab.step(t, 'both pairs carry traffic', async () => {
-      await combined(a, 2);
-      await combined(b, 2);
+      // Linux enables as many pairs as it has CPUs; here they go off and on first.
+      for (const guest of [a, b]) await combined(guest, 1);
+      for (const guest of [a, b]) await combined(guest, 2);
       assert.deepEqual([lab.portInfo('a').queuesEnabled, lab.portInfo('b').queuesEnabled], [2, 2]);
       const before = positions(lab);
       // A CPU sends on its own queue, and what it asked for returns there.

@@ -24,7 +24,7 @@ scenario('three guests on a switch', ['qemu'], {}, async (lab, t) => {
 
   await lab.step(t, 'the third sees no unicast between the others', async () => {
     await pingAll(a, B, 5);
-    const sniffer = await c.spawn('exec tcpdump -i eth0 -n -e -l -w /tmp/seen.pcap');
+    const sniffer = await c.spawn('exec tcpdump -Z root -i eth0 -n -e -l -w /tmp/seen.pcap');
     const ready = async () => (await sniffer.output()).includes('listening on');
     await waitFor(ready, 10_000, 'tcpdump');
     await pingAll(a, B, 100);
@@ -32,7 +32,7 @@ scenario('three guests on a switch', ['qemu'], {}, async (lab, t) => {
     // An address nobody has is asked for by broadcast: that it does see, so the sniffer works.
     await a.run('ping -c 1 -W 1 10.0.0.99', { ok: false });
     const read = async (filter: string) =>
-      (await c.run(`tcpdump -r /tmp/seen.pcap -n ${filter} 2> /dev/null`)).stdout
+      (await c.run(`tcpdump -Z root -r /tmp/seen.pcap -n ${filter} 2> /dev/null`)).stdout
         .split('\n')
         .filter((line) => line !== '');
     await waitFor(

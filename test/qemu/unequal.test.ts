@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { configure, iperf } from '../peers/iperf.ts';
+import type { Nic } from '../peers/nic.ts';
 import { scenario } from './lab.ts';
 import { A, agree, B, bootPair, onPort, pingAll } from './pair.ts';
 
@@ -31,7 +32,7 @@ scenario("the port's MTU reaches the guest", ['qemu'], {}, async (lab) => {
   await agree(lab, a, b);
 });
 
-const mixes = [
+const mixes: { name: string; deviceOfB: Nic['device']; drop: string }[] = [
   {
     name: 'a receiver without checksum offload',
     deviceOfB: { guest_csum: false },

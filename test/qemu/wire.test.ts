@@ -36,7 +36,7 @@ scenario('two guests on a wire', ['qemu'], { forwarding: 'wire' }, async (lab, t
       await from.run('insmod /modules/pktgen.ko');
       for (const [name, address] of Object.entries(LINK_LOCAL)) {
         const sniffer = await to.spawn(
-          `exec tcpdump -i eth0 -n -e -l -c ${FRAMES} ether dst ${address}`,
+          `exec tcpdump -Z root -i eth0 -n -e -l -c ${FRAMES} ether dst ${address}`,
         );
         const says = (text: string) => async () => (await sniffer.output()).includes(text);
         await waitFor(says('listening on'), 10_000, 'tcpdump');
