@@ -2,8 +2,8 @@
 // vhost-user sockets.
 
 import { join } from 'node:path';
-import type { Stats } from '../src/api/types.ts';
 import { connectTo } from '../src/control/client.ts';
+import type { Stats } from '../src/types.ts';
 import { Child, waitFor } from '../test/peers/process.ts';
 import { Testpmd } from '../test/peers/testpmd.ts';
 

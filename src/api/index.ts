@@ -4,5 +4,4 @@ export { DROP_HELP, DROP_NAMES } from '../observe/drops.ts';
 export { startTraffic, type TrafficPair, type TrafficPairOptions } from '../port/pair.ts';
 export type { TrafficCounts, TrafficHost, TrafficOptions } from '../port/traffic.ts';
 export { openSwitch, Switch } from '../switch/switch.ts';
-export type { SwitchApi } from './switch-api.ts';
-export type * from './types.ts';
+export type * from '../types.ts';

@@ -3,9 +3,9 @@
 
 import { existsSync } from 'node:fs';
 import { InvalidArgumentError, Option } from 'commander';
-import type { PortInfo } from '../api/types.ts';
 import { ControlError } from '../control/path.ts';
 import { MAC_PATTERN, MAX_SOCKET_PATH, macFromName, nameFromPath } from '../limits.ts';
+import type { PortInfo } from '../types.ts';
 import {
   type Cli,
   findWanted,
@@ -38,7 +38,7 @@ const HELP = `
 PORT is a port's name, or a socket: /tmp/a.sock, or client:/tmp/a.sock where the
 switch connects and the guest listens. Without a program, the answer is for QEMU.
 
-  vhop args a --qemu > a.args
+  qemu-system-x86_64 -accel kvm $(vhop args a --qemu) disk.qcow2
   vhop args ./a.sock --testpmd --queues 2
 `;
 
@@ -192,7 +192,8 @@ function printArgs(cli: Cli, port: GuestPort, options: ArgsOptions): void {
   };
   const lines = build[program](port, guest);
   if (options.json) printJson(cli, { program, arguments: lines.flat() });
-  else cli.out.write(shellLines(lines));
+  // Lines for a person to paste; one line for `qemu-system-x86_64 $(vhop args a --qemu)`.
+  else cli.out.write(shellLines(lines, cli.out.isTTY ? undefined : ' '));
   // For people only: a script may well start the guest before the switch, with --reconnect.
   if (cli.err.isTTY && port.mode === 'server' && !existsSync(port.path)) {
     cli.err.write(`vhop: nothing listens on ${port.path} yet: start the switch before the guest\n`);

@@ -1,7 +1,7 @@
 // What a switch in the foreground says: once at the start, then a line per event.
 
-import type { PortInfo, SwitchInfo } from '../api/types.ts';
 import type { SwitchEvent } from '../control/events.ts';
+import type { PortInfo, SwitchInfo } from '../types.ts';
 import type { Output } from './cli.ts';
 import { paint, plain, tableLines } from './table.ts';
 import { clock } from './units.ts';
@@ -47,8 +47,11 @@ export function banner(
   return `${text}Ctrl-C ends it.\n\n`;
 }
 
-/** One event as a line without its end: `12:00:01  a up: 2 queues, VERSION_1 MRG_RXBUF`. */
-export function eventLine(out: Output, { event, time, value }: SwitchEvent): string {
+/**
+ * One event as a line without its end: `12:00:01  a up: 2 queues, VERSION_1 MRG_RXBUF`; undefined
+ * for features settled on the way up, which the line of port-up is about to tell.
+ */
+export function eventLine(out: Output, { event, time, value }: SwitchEvent): string | undefined {
   const at = `${clock(time)}  `;
   switch (event) {
     case 'port-up':
@@ -58,15 +61,17 @@ export function eventLine(out: Output, { event, time, value }: SwitchEvent): str
     case 'quarantined':
       return `${at}${value.name} ${paint(out, 'red', 'quarantined')}${reason(value)}`;
     case 'link-features':
-      return `${at}${value.name} negotiated: ${details(value)}`;
+      return value.state === 'up' ? `${at}${value.name} negotiated: ${details(value)}` : undefined;
     case 'notice':
       return `${at}${plain(value.message)}`;
   }
 }
 
 function details(port: PortInfo): string {
-  const queues = port.queuesEnabled === 1 ? '1 queue' : `${port.queuesEnabled} queues`;
-  return `${queues}, ${port.features.length > 0 ? port.features.join(' ') : 'no features'}`;
+  const features = port.features.length > 0 ? port.features.join(' ') : 'no features';
+  // A guest enables its queues one by one, and the first event may come before any of them.
+  if (port.queuesEnabled === 0) return features;
+  return `${port.queuesEnabled} queue${port.queuesEnabled === 1 ? '' : 's'}, ${features}`;
 }
 
 function reason(port: PortInfo): string {

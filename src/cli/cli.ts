@@ -1,10 +1,9 @@
 // What every command is given, and the options several of them share.
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { SwitchApi } from '../api/switch-api.ts';
-import type { SwitchOptions } from '../api/types.ts';
 import { type ControlClient, findSwitch } from '../control/client.ts';
 import { NAME_PATTERN } from '../limits.ts';
+import type { SwitchApi, SwitchOptions } from '../types.ts';
 
 export interface Output {
   write(text: string): unknown;

@@ -128,7 +128,7 @@ ${lines.join('\n')}
 
 ${result.seconds.toFixed(1)} s: ${scaled(result.pps)} frames/s, ${gigabits} Gb/s, both ways together; ` +
     `${nsPerFrame.toFixed(0)} ns of switch a frame.
-${result.dropped} dropped (rx_full: a guest was slower than its peer); ${verdict}.
+${result.dropped} dropped${result.dropped > 0 ? ' (rx_full: a guest was slower than its peer)' : ''}; ${verdict}.
 
 next: plug in your own VM
   ${paint(cli.out, 'bold', 'bin/vhop switch /tmp/a.sock /tmp/b.sock')}     a switch with two sockets

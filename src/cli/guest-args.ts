@@ -120,9 +120,10 @@ export function libvirtXml(port: GuestPort, options: GuestOptions): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** Arguments for a shell: one option a line, each but the last ending in a backslash. */
-export function shellLines(lines: readonly Argument[]): string {
-  return `${lines.map((words) => words.map((w) => shellWord(w ?? '')).join(' ')).join(' \\\n')}\n`;
+/** Arguments for a shell, joined by `separator`: by default one option a line, for pasting. */
+export function shellLines(lines: readonly Argument[], separator = ' \\\n'): string {
+  const words = lines.map((argument) => argument.map((word) => shellWord(word ?? '')).join(' '));
+  return `${words.join(separator)}\n`;
 }
 
 function shellWord(word: string): string {

@@ -1,6 +1,6 @@
 // The live table: redrawn in place on a terminal, one line a second anywhere else.
 
-import type { PortInfo, Stats } from '../api/types.ts';
+import type { PortInfo, Stats } from '../types.ts';
 import type { Output } from './cli.ts';
 import { type Rates, rates } from './rates.ts';
 import { type Column, paint, tableLines } from './table.ts';

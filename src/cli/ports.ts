@@ -1,7 +1,7 @@
 // `vhop ports`: the ports of a running switch; with a name, one of them in full.
 
-import type { PortInfo } from '../api/types.ts';
 import { suggestion } from '../config/nearest.ts';
+import type { PortInfo } from '../types.ts';
 import { type Cli, findWanted, printJson, type QueryOptions, query, type Register } from './cli.ts';
 import { paintState } from './live.ts';
 import { plain, printTable } from './table.ts';

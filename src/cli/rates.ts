@@ -1,6 +1,6 @@
 // Two readings of the counters to figures per second.
 
-import type { PortStats, Stats, WorkerStats } from '../api/types.ts';
+import type { PortStats, Stats, WorkerStats } from '../types.ts';
 
 /** As `PortStats` counts: `tx` is from the guest, `rx` to it; bits without preamble, gap and FCS. */
 export interface PortRate {

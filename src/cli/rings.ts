@@ -1,6 +1,6 @@
 // `vhop rings`: every virtqueue of a running switch, with the indices both sides have reached.
 
-import type { RingInfo } from '../api/types.ts';
+import type { RingInfo } from '../types.ts';
 import { findWanted, printJson, type QueryOptions, query, type Register } from './cli.ts';
 import { pick } from './ports.ts';
 import { plain, printTable } from './table.ts';

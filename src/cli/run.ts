@@ -2,12 +2,11 @@
 // tell what happens, and on Ctrl-C close everything in the opposite order.
 
 import { rmSync } from 'node:fs';
-import type { SwitchApi } from '../api/switch-api.ts';
-import type { SwitchOptions } from '../api/types.ts';
 import type { CheckedPort } from '../config/check.ts';
 import { SWITCH_EVENTS, type SwitchEvent } from '../control/events.ts';
 import { controlPath } from '../control/path.ts';
 import { type ControlServer, claimControlPath, serveControl } from '../control/server.ts';
+import type { SwitchApi, SwitchOptions } from '../types.ts';
 import { banner, eventLine } from './banner.ts';
 import type { Cli } from './cli.ts';
 import { catchSignals, type Ending } from './ending.ts';
@@ -85,7 +84,10 @@ async function serve(
       tell = (event) => cli.out.write(`${JSON.stringify(event)}\n`);
     } else {
       cli.out.write(banner(cli.out, api.info(), api.ports(), path, options.control !== undefined));
-      tell = (event) => table.note(eventLine(cli.out, event));
+      tell = (event) => {
+        const line = eventLine(cli.out, event);
+        if (line !== undefined) table.note(line);
+      };
     }
     for (const event of early) tell(event);
 

@@ -2,9 +2,9 @@
 
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { Forwarding, PortMode } from '../api/types.ts';
 import { type CheckedPort, checkPorts } from '../config/check.ts';
 import { macFromName, nameFromPath } from '../limits.ts';
+import type { Forwarding, PortMode } from '../types.ts';
 import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
 import { runSwitch } from './run.ts';
 

@@ -1,7 +1,7 @@
 // `vhop stats`: the counters of a running switch, or with --live its rates as they change.
 
-import type { Stats, SwitchInfo } from '../api/types.ts';
 import type { ControlClient } from '../control/client.ts';
+import type { Stats, SwitchInfo } from '../types.ts';
 import {
   type Cli,
   findWanted,

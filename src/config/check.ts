@@ -1,8 +1,8 @@
 // The rules a schema cannot state: what must differ between ports, and what a wire is. Shared by
 // the file loader (which adds the line) and by the command line.
 
-import type { Forwarding, VhostUserPortOptions } from '../api/types.ts';
 import { MAX_SOCKET_PATH } from '../limits.ts';
+import type { Forwarding, VhostUserPortOptions } from '../types.ts';
 
 /** A vhost-user port with every identifying field filled in. */
 export type CheckedPort = VhostUserPortOptions & { name: string; mac: string };

@@ -3,7 +3,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
-import type { FdbEntry, PortInfo, RingInfo, Stats, SwitchInfo } from '../api/types.ts';
+import type { FdbEntry, PortInfo, RingInfo, Stats, SwitchInfo } from '../types.ts';
 import { ControlError, controlPath, folderFault, runtimeFolders, surroundings } from './path.ts';
 
 /** Milliseconds a switch has to answer: it is on this machine and answers from memory. */

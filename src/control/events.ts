@@ -1,6 +1,6 @@
 // The switch's events as they go over the control socket and to the terminal.
 
-import type { PortEvents } from '../api/types.ts';
+import type { PortEvents } from '../types.ts';
 
 /** Every event there is; the type makes a forgotten one an error. */
 export const SWITCH_EVENTS = Object.keys({

@@ -8,7 +8,7 @@
 import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';
-import type { SwitchApi } from '../api/switch-api.ts';
+import type { SwitchApi } from '../types.ts';
 import { probe } from './client.ts';
 import { SWITCH_EVENTS, type SwitchEvent } from './events.ts';
 import { ControlError, makeRuntimeFolder, runtimeFolders } from './path.ts';

@@ -20,6 +20,7 @@ import {
   PORT_FEATURES,
   PORT_HDR_LEN,
   PORT_MAX_FRAME,
+  RING_BROKEN,
   RING_BURSTS,
   RING_BYTES,
   RING_DESC,
@@ -60,6 +61,7 @@ import { COUNT, ETH, HDR, KEPT, LEN, PARTS } from './frame';
 import { count, countDrop, indexOf, portAt, scratch, worker } from './layout';
 import { translate } from './memory';
 import {
+  availRing,
   headAt,
   latch,
   notify,
@@ -67,6 +69,8 @@ import {
   putUsed,
   ready,
   segmentsEnd,
+  slotMask,
+  usedRing,
   walk,
   walkedBytes,
 } from './split';
@@ -91,8 +95,10 @@ function gatherBuffers(ring: u32, to: u32): bool {
   const table = load<u32>(ring, RING_DESC);
   const port = load<u32>(ring, RING_PORT);
   const last = load<u32>(ring, RING_LAST_AVAIL);
+  const avail = availRing(ring);
+  const mask = slotMask(ring);
   for (let i = gathered; i < to; i++) {
-    const head = headAt(ring, last + i);
+    const head = headAt(avail, mask, last + i);
     if (head >= size) {
       latch(ring, BROKEN_HEAD);
       return false;
@@ -221,6 +227,8 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
   const plain = load<u32>(at, PORT_MAX_FRAME) == 0;
   let used: u32 = load<u32>(ring, RING_USED_IDX);
   const usedStart = used;
+  const entries = usedRing(ring);
+  const mask = slotMask(ring);
   let bytes: u64 = 0;
   let frames: u32 = 0;
   taken = 0;
@@ -234,7 +242,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
   gatherBuffers(ring, n);
 
   for (let i: u32 = 0; i < n; i++) {
-    if (load<u32>(ring, RING_STATE) != RING_RUNNING) {
+    if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
       countDrop(ring, DROP_RX_DOWN, n - i);
       break;
     }
@@ -265,22 +273,23 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
           copy(to, load<u32>(part), size);
           to += size;
         }
-        putUsed(ring, used++, load<u32>(buffer, 8), need);
+        putUsed(entries, mask, used++, load<u32>(buffer, 8), need);
         taken++;
         frames++;
         bytes += len;
         continue;
       }
     }
-    let buffers = makeRoom(ring, need);
-    while (buffers == ROOM_BAD) {
+    const buffers = makeRoom(ring, need);
+    if (buffers == ROOM_BAD) {
       // The chain goes back empty, with those before it: nothing else would ever take them away.
+      // It costs the frame; one walk a frame bounds what a ring full of bad chains can cost us.
       for (let k: u32 = 0; k < looked; k++) {
-        putUsed(ring, used++, load<u32>(bufferAt(taken + k), 8), 0);
+        putUsed(entries, mask, used++, load<u32>(bufferAt(taken + k), 8), 0);
       }
       taken += looked;
       countDrop(ring, DROP_RX_BAD_CHAIN, 1);
-      buffers = makeRoom(ring, need);
+      continue;
     }
     if (buffers <= 0) {
       if (buffers == ROOM_SMALL) countDrop(ring, DROP_RX_TOO_SMALL, 1);
@@ -294,7 +303,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
     for (let k: i32 = 0; k < buffers; k++) {
       const buffer = bufferAt(taken + k);
       const part = min(left, load<u32>(buffer, 4));
-      putUsed(ring, used++, load<u32>(buffer, 8), part);
+      putUsed(entries, mask, used++, load<u32>(buffer, 8), part);
       left -= part;
     }
     taken += buffers;
@@ -302,7 +311,13 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
     bytes += len;
   }
 
-  if (taken == 0 || load<u32>(ring, RING_STATE) != RING_RUNNING) return;
+  if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
+    // Latched on the way: what was written before will never be used.
+    countDrop(ring, DROP_RX_DOWN, frames);
+    return;
+  }
+  // Stopped on the way is no reason to hold back: main waits for this round to end.
+  if (taken == 0) return;
   count(ring + RING_FRAMES, frames);
   count(ring + RING_BYTES, bytes);
   count(ring + RING_BURSTS, 1);

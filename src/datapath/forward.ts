@@ -43,7 +43,7 @@ import { flowHash, heard, steer } from './flow';
 import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
-import { latch, notify, publishUsed, putUsed, ready } from './split';
+import { latch, notify, publishUsed, putUsed, ready, slotMask, usedRing } from './split';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
 const FULL_ENOUGH: u32 = 32;
@@ -79,11 +79,15 @@ function discard(n: u32): void {
 
 /** Gives the `n` buffers back and accounts for them. */
 function complete(ring: u32, n: u32): void {
+  // Delivery made the receivers' rings the culprits of a trap; from here on it is this one again.
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   const used = load<u32>(ring, RING_USED_IDX);
+  const entries = usedRing(ring);
+  const mask = slotMask(ring);
   let bytes: u64 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
-    putUsed(ring, used + i, load<u32>(frame, HEAD), 0);
+    putUsed(entries, mask, used + i, load<u32>(frame, HEAD), 0);
     if (load<u32>(frame, DEST) == DEST_DROP) countDrop(ring, load<u32>(frame, HASH), 1);
     else bytes += load<u32>(frame, LEN);
   }

@@ -54,7 +54,7 @@ import {
 } from './frame';
 import { portAt, scratch } from './layout';
 import { translate } from './memory';
-import { headAt, latch, segmentsEnd, walk, walkedBytes } from './split';
+import { availRing, headAt, latch, segmentsEnd, slotMask, walk, walkedBytes } from './split';
 
 /** Frames whose linear header address waits in PARTS for the stage that loads it. */
 const PENDING: u32 = 0xffff_ffff;
@@ -69,10 +69,12 @@ export function gather(ring: u32, n: u32): u32 {
   const table = load<u32>(ring, RING_DESC);
   const last = load<u32>(ring, RING_LAST_AVAIL);
   const hdrLen = load<u32>(portAt(port), PORT_HDR_LEN);
+  const avail = availRing(ring);
+  const mask = slotMask(ring);
   const features = load<u64>(portAt(port), PORT_FEATURES);
 
   for (let i: u32 = 0; i < n; i++) {
-    const head = headAt(ring, last + i);
+    const head = headAt(avail, mask, last + i);
     if (head >= size) {
       latch(ring, BROKEN_HEAD);
       return 0;

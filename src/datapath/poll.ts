@@ -88,7 +88,8 @@ export function poll(): u32 {
   let moved: u32 = 0;
   for (let i: u32 = 0; i < active; ) {
     const ring = load<u32>(activeAt(i));
-    const n = pollRing(ring);
+    // A trap leaves the round before its ring is off the list: it must not be polled again.
+    const n = pollable(ring) ? pollRing(ring) : 0;
     moved += n;
     if (n == 0 && idle(ring, PARK_AFTER)) {
       active--;

@@ -52,16 +52,28 @@ export function ready(ring: u32): u32 {
   return (idx - load<u32>(ring, RING_LAST_AVAIL)) & 0xffff;
 }
 
+// Loops over a burst keep these two in locals: a load after a store cannot be hoisted for them.
+
+export function availRing(ring: u32): u32 {
+  return load<u32>(ring, RING_AVAIL) + 4;
+}
+
+export function usedRing(ring: u32): u32 {
+  return load<u32>(ring, RING_USED) + 4;
+}
+
+export function slotMask(ring: u32): u32 {
+  return load<u32>(ring, RING_SIZE) - 1;
+}
+
 /** The descriptor number in avail slot `position`; the caller checks it against the size. */
-export function headAt(ring: u32, position: u32): u32 {
-  const slot = position & (load<u32>(ring, RING_SIZE) - 1);
-  return load<u16>(load<u32>(ring, RING_AVAIL) + 4 + slot * 2);
+export function headAt(avail: u32, mask: u32, position: u32): u32 {
+  return load<u16>(avail + (position & mask) * 2);
 }
 
 /** Writes used entry `position` (not yet visible: `publishUsed`). */
-export function putUsed(ring: u32, position: u32, head: u32, len: u32): void {
-  const slot = position & (load<u32>(ring, RING_SIZE) - 1);
-  store<u64>(load<u32>(ring, RING_USED) + 4 + slot * 8, <u64>head | ((<u64>len) << 32));
+export function putUsed(used: u32, mask: u32, position: u32, head: u32, len: u32): void {
+  store<u64>(used + (position & mask) * 8, <u64>head | ((<u64>len) << 32));
 }
 
 /** Takes `taken` buffers and makes `used` entries visible: one index store. */
@@ -142,7 +154,9 @@ function addSegments(port: u32, addr: u64, len: u32, limit: u32): bool {
     segmentsEnd += 8;
     return true;
   }
-  // It straddles regions (adjacent in GPA, apart in linear): one segment each.
+  // It straddles regions (adjacent in GPA, apart in linear): one segment each. Past 2^64 there is
+  // nothing, not even for a guest with memory at 0.
+  if (addr + (len - 1) < addr) return false;
   while (len > 0) {
     const linear = locate(port, addr);
     if (linear == 0 || segmentsEnd >= limit) return false;
@@ -150,7 +164,6 @@ function addSegments(port: u32, addr: u64, len: u32, limit: u32): bool {
     store<u32>(segmentsEnd, linear);
     store<u32>(segmentsEnd, part, 4);
     segmentsEnd += 8;
-    // addr + part cannot wrap: the region ends below 2^64 (checked when it was added).
     addr += part;
     len -= part;
   }
@@ -161,6 +174,7 @@ function addSegments(port: u32, addr: u64, len: u32, limit: u32): bool {
 function snapshotTable(port: u32, addr: u64, len: u32): u32 {
   const copy = scratch + SCRATCH_TABLE;
   let done: u32 = 0;
+  if (addr + (len - 1) < addr) return 0;
   while (done < len) {
     const linear = locate(port, addr + done);
     if (linear == 0) return 0;
@@ -174,15 +188,15 @@ function snapshotTable(port: u32, addr: u64, len: u32): u32 {
 /**
  * Walks the chain at `head` and writes its segments {linear, len} from `segments` on, `limit` at
  * most. Sets `segmentsEnd` and `walkedBytes`. Returns a drop reason + 1, or 0 when all is well.
- * Zero-length descriptors are skipped. Ends after `size` direct and MAX_SEGMENTS indirect
- * descriptors at the latest, whatever they say.
+ * Zero-length descriptors are skipped. Ends after MAX_SEGMENTS direct and as many indirect
+ * descriptors at the latest, whatever they say: a hostile ring may not hold the worker up.
  */
 export function walk(ring: u32, head: u32, writable: bool, segments: u32, limit: u32): u32 {
   const port = load<u32>(ring, RING_PORT);
   let table = load<u32>(ring, RING_DESC);
   let entries = load<u32>(ring, RING_SIZE);
   let indirect = false;
-  let left = entries;
+  let left = min<u32>(entries, MAX_SEGMENTS);
   let i = head;
   segmentsEnd = segments;
   walkedBytes = 0;

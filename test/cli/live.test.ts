@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { PortInfo, Stats } from '../../src/api/types.ts';
 import { LiveTable, liveLines, runLive, type Sample } from '../../src/cli/live.ts';
 import { rates } from '../../src/cli/rates.ts';
 import { tableLines } from '../../src/cli/table.ts';
 import { duration, memory, scaled } from '../../src/cli/units.ts';
+import type { PortInfo, Stats } from '../../src/types.ts';
 
 const PORT: PortInfo = {
   name: 'a',

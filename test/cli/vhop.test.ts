@@ -1,9 +1,10 @@
 // The command line as people meet it: bin/vhop as a process, where no switch is needed.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import type { PortInfo } from '../../src/types.ts';
 import { run } from './fixtures/run.ts';
 import { Started, VHOP, vhop } from './fixtures/spawn.ts';
 
@@ -15,7 +16,18 @@ before(() => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-const COMMANDS = ['wire', 'switch', 'up', 'ports', 'fdb', 'rings', 'stats', 'args', 'doctor'];
+const COMMANDS = [
+  'wire',
+  'switch',
+  'up',
+  'demo',
+  'ports',
+  'fdb',
+  'rings',
+  'stats',
+  'args',
+  'doctor',
+];
 
 describe('vhop', () => {
   it('prints its version', async () => {
@@ -49,8 +61,8 @@ describe('vhop', () => {
   it('is found through a link, and relative ones', async () => {
     const link = join(folder, 'link');
     symlinkSync(VHOP, link);
-    symlinkSync('link', join(folder, 'vhop'));
-    const { status } = await new Started(join(folder, 'vhop'), ['--version']).ended;
+    symlinkSync('link', join(folder, 'twice'));
+    const { status } = await new Started(join(folder, 'twice'), ['--version']).ended;
     assert.equal(status, 0);
   });
 
@@ -60,6 +72,26 @@ describe('vhop', () => {
     const { status, err } = await new Started('/bin/sh', ['-c', script]).ended;
     assert.equal(status, 1);
     assert.match(err, /^vhop: its packages are not installed: run .*\/bare\/script\/setup\n$/);
+  });
+});
+
+describe('vhop switch, with the real datapath', () => {
+  it('runs, is found by a query, and leaves nothing behind', async () => {
+    const [a, b] = [join(folder, 'a.sock'), join(folder, 'b.sock')];
+    const started = new Started(VHOP, ['switch', a, `client:${b}`], env);
+    await started.prints(/runs \(pid \d+\)/);
+    assert.ok(existsSync(a));
+    const ports = await vhop(['ports', '--json'], env);
+    const states = JSON.parse(ports.out).map((p: PortInfo) => [p.name, p.state, p.mac]);
+    assert.deepEqual(states, [
+      ['a', 'listening', '52:54:00:ca:97:81'],
+      ['b', 'connecting', '52:54:00:3e:23:e8'],
+    ]);
+    started.child.kill('SIGINT');
+    const { status, err } = await started.ended;
+    assert.deepEqual([status, err], [0, '']);
+    assert.equal(existsSync(a), false);
+    assert.deepEqual(readdirSync(join(folder, 'vhop')), []);
   });
 });
 

@@ -3,10 +3,10 @@ import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ConfigError } from '../../src/config/error.ts';
-import { MAC_PATTERN, macFromName, NAME_PATTERN, nameFromPath } from '../../src/limits.ts';
 import { loadConfig, parseConfig } from '../../src/config/load.ts';
 import { nearest } from '../../src/config/nearest.ts';
 import { schemaText } from '../../src/config/schema.ts';
+import { MAC_PATTERN, macFromName, NAME_PATTERN, nameFromPath } from '../../src/limits.ts';
 
 function refused(source: string): string {
   try {

@@ -3,10 +3,18 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BROKEN_AVAIL_JUMP, BROKEN_HEAD, RING_BROKEN, RING_REASON, RING_STATE } from '../../src/abi/layout.ts';
+import {
+  BROKEN_AVAIL_JUMP,
+  BROKEN_HEAD,
+  RING_BROKEN,
+  RING_REASON,
+  RING_STATE,
+} from '../../src/abi/layout.ts';
 import {
   F_CSUM,
   F_EVENT_IDX,
+  F_GUEST_CSUM,
+  F_GUEST_TSO4,
   F_HOST_TSO4,
   F_INDIRECT_DESC,
   F_VERSION_1,
@@ -16,9 +24,9 @@ import {
   GSO_UDP,
   GSO_UDP_L4,
 } from '../../src/abi/virtio.ts';
-import { type HeaderSpec, Receiver, frame, header, mac, send } from './frames.ts';
+import { frame, type HeaderSpec, header, mac, Receiver, send } from './frames.ts';
 import type { Descriptor, TestQueue } from './queue.ts';
-import { ARENA, Rig, features, gpaOf } from './rig.ts';
+import { ARENA, features, gpaOf, PLAIN, Rig } from './rig.ts';
 
 const NEXT = 1;
 const WRITE = 2;
@@ -34,9 +42,10 @@ interface World {
 
 const MODERN = features(F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX);
 
-function world(acked = MODERN, size = 16): World {
+function world(acked = MODERN, size = 16, others = PLAIN): World {
   rig.clear();
-  const [bad, victim, other] = [rig.port({ features: acked }), rig.port(), rig.port()];
+  const bad = rig.port({ features: acked });
+  const [victim, other] = [rig.port({ features: others }), rig.port({ features: others })];
   const tx = bad.queue(1, { size });
   bad.queue(0, { size });
   const sink = new Receiver(victim.queue(0)).fill(100);
@@ -103,10 +112,27 @@ describe('hostile TX chains', () => {
     ]);
   });
 
-  it('a loop in a ring of 32768 is left after 1024 steps', () => {
+  it('a loop in a ring of 32768', () => {
     const w = world(MODERN, 32768);
     // Without empty descriptors scratch would run out first, and hide the loop.
     refuses('tx_bad_chain', w, [{ addr: w.good, len: 0, flags: NEXT, next: 0 }]);
+  });
+
+  it('a chain of 1025 descriptors, and not of 1024: walks are short on the longest ring', () => {
+    const w = world(MODERN, 32768);
+    const entries = (n: number) =>
+      Array.from({ length: n }, (_, i) => ({
+        addr: w.good + BigInt(i),
+        len: 1,
+        flags: i + 1 < n ? NEXT : 0,
+        next: i + 1,
+      }));
+    w.tx.addRaw(entries(1024));
+    w.tx.publish();
+    rig.settle();
+    assert.equal(w.sink.take()[0]?.frame.length, 1012);
+    w.tx.used();
+    refuses('tx_bad_chain', w, entries(1025), 1);
   });
 
   for (const next of [16, 17, 0x7fff, 0xffff]) {
@@ -258,7 +284,7 @@ describe('hostile TX chains', () => {
   });
 
   it('a bad chain keeps its reason after a burst of frames with offloads', () => {
-    const w = world(features(F_VERSION_1, F_CSUM));
+    const w = world(features(F_VERSION_1, F_CSUM), 16, PLAIN | features(F_GUEST_CSUM));
     send(w.tx, frame({ length: 100 }), { header: header({ flags: 1, start: 34, offset: 60 }) });
     w.tx.publish();
     rig.settle();
@@ -381,10 +407,7 @@ describe('hostile virtio headers', () => {
   });
 
   it('what the cases above start from passes', () => {
-    const w = world(TSO);
-    const all = (1n << 7n) | (1n << 8n) | (1n << 1n);
-    rig.control.set64(0x2_0000 + 256 + 8, rig.ports[1]!.features | all);
-    rig.control.set64(0x2_0000 + 512 + 8, rig.ports[2]!.features | all);
+    const w = world(TSO, 16, PLAIN | features(F_GUEST_CSUM, F_GUEST_TSO4));
     send(w.tx, frame({ length: 200, type: 0x0800 }), { header: header(tso) });
     send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 34, offset: 164 }) });
     send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 14, offset: 184 }) });

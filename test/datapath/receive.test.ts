@@ -56,7 +56,7 @@ describe('receive', () => {
           }
           sink.rx.publish();
           const sent = wanted.map((length, i) =>
-            frame({ length: Math.max(length, 14), seed: seed + i }),
+            frame({ length: Math.max(length, 40), seed: seed + i }),
           );
           deliver(tx, ...sent);
           const got = sink.take();

@@ -3,7 +3,8 @@
 
 import assert from 'node:assert/strict';
 import { waitFor } from '../peers/process.ts';
-import { Testpmd, type TestpmdOptions, type VirtioUserPort } from '../peers/testpmd.ts';
+import { Testpmd } from '../peers/testpmd.ts';
+import type { TestpmdOptions, VirtioUserPort } from '../peers/testpmd-options.ts';
 import type { Lab } from '../qemu/lab.ts';
 
 /** testpmd's two ports, in the order of its own numbers. */

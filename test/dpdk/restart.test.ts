@@ -70,7 +70,7 @@ scenario('testpmd listens and the switch connects', ['testpmd'], {}, async (lab,
 
   await lab.step(t, 'the ports leave and return', async () => {
     for (let round = 0; round < 3; round++) {
-      for (const name of ['a', 'b']) await lab.sw.removePort(name);
+      for (const name of ['a', 'b']) await lab.removePort(name);
       for (const name of ['a', 'b']) await lab.port(name, { mode: 'client' });
       await ready(lab, testpmd);
       await circle(lab, testpmd, { size: 512 });

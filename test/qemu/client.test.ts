@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import type { GuestOptions } from '../peers/guest.ts';
 import { configure, iperf } from '../peers/iperf.ts';
 import { waitFor } from '../peers/process.ts';
+import type { GuestOptions } from '../peers/qemu.ts';
 import { type Lab, scenario } from './lab.ts';
 import { A, B, copy, pingAll } from './pair.ts';
 
@@ -32,7 +32,7 @@ scenario('QEMU listens and the switch connects', ['qemu'], {}, async (lab, t) =>
 
   await lab.step(t, 'the port leaves and returns: the guest goes on as it was', async () => {
     for (let round = 0; round < 3; round++) {
-      await lab.sw.removePort('a');
+      await lab.removePort('a');
       await waitFor(
         async () => (await a.run('cat /sys/class/net/eth0/carrier')).stdout.trim() === '0',
         5000,
@@ -67,13 +67,13 @@ scenario('QEMU connects again to a port that left', ['qemu'], {}, async (lab, t)
   await pingAll(a, B, 20);
 
   await lab.step(t, 'one port', async () => {
-    await lab.sw.removePort('b');
+    await lab.removePort('b');
     await lab.port('b');
     await lab.state('b', 'up');
     await pingAll(a, B, 20);
   });
   await lab.step(t, 'both ports', async () => {
-    for (const name of ['a', 'b']) await lab.sw.removePort(name);
+    for (const name of ['a', 'b']) await lab.removePort(name);
     await lab.ports('a', 'b');
     await lab.state('a', 'up');
     await lab.state('b', 'up');

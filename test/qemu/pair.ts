@@ -4,10 +4,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { Guest, GuestOptions } from '../peers/guest.ts';
+import type { Guest } from '../peers/guest.ts';
 import { configure } from '../peers/iperf.ts';
 import type { Nic } from '../peers/nic.ts';
 import { waitFor } from '../peers/process.ts';
+import type { GuestOptions } from '../peers/qemu.ts';
 import type { Lab } from './lab.ts';
 
 export interface PairOptions {

@@ -24,28 +24,23 @@ scenario('three guests on a switch', ['qemu'], {}, async (lab, t) => {
 
   await lab.step(t, 'the third sees no unicast between the others', async () => {
     await pingAll(a, B, 5);
-    const sniffer = await c.spawn('exec tcpdump -Z root -i eth0 -n -e -l -w /tmp/seen.pcap');
+    const sniffer = await c.spawn('exec tcpdump -Z root -i eth0 -n -e -U -w /tmp/seen.pcap');
     const ready = async () => (await sniffer.output()).includes('listening on');
     await waitFor(ready, 10_000, 'tcpdump');
     await pingAll(a, B, 100);
     await pingAll(b, A, 100);
     // An address nobody has is asked for by broadcast: that it does see, so the sniffer works.
     await a.run('ping -c 1 -W 1 10.0.0.99', { ok: false });
-    const read = async (filter: string) =>
-      (await c.run(`tcpdump -Z root -r /tmp/seen.pcap -n ${filter} 2> /dev/null`)).stdout
-        .split('\n')
-        .filter((line) => line !== '');
-    await waitFor(
-      async () => (await read('arp and host 10.0.0.99')).length > 0,
-      5000,
-      'a broadcast in c',
-    );
+    const seen = async (filter: string) => {
+      const { stdout } = await c.run(`tcpdump -Z root -r /tmp/seen.pcap -n -t ${filter}`, {
+        ok: false,
+      });
+      return stdout.split('\n').filter((line) => line.startsWith('ARP') || line.startsWith('IP'));
+    };
+    const asked = async () => (await seen('arp and host 10.0.0.99')).length > 0;
+    await waitFor(asked, 5000, 'a broadcast in c');
     await sniffer.kill();
-    assert.deepEqual(await read(`icmp and host ${A} and host ${B}`), []);
-    assert.deepEqual(
-      lab.sw.fdb().map(({ port }) => port),
-      ['a', 'b', 'c'].filter((port) => lab.sw.fdb().some((entry) => entry.port === port)),
-    );
+    assert.deepEqual(await seen(`icmp and host ${A} and host ${B}`), []);
   });
 
   await lab.step(t, 'all reach all', async () => {
@@ -69,10 +64,9 @@ scenario('three guests on a switch', ['qemu'], {}, async (lab, t) => {
       const echoes = await pinging(a, B);
       for (let round = 0; round < 2; round++) {
         // In the middle of traffic of its own.
-        const flood = await pinging(c, B);
+        await pinging(c, B);
         await sleep(200);
         await c.kill();
-        void flood;
         await lab.state('c', 'listening');
         await waitFor(
           () => openFds() === descriptors,

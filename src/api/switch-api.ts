@@ -1,1 +1,0 @@
-export type { SwitchApi } from '../types.ts';

@@ -1,3 +1,0 @@
-// The library's shapes.
-
-export type * from '../types.ts';

@@ -1,0 +1,248 @@
+// What a hostile guest may post to receive into. Every head comes back or the ring is latched, what
+// it costs is counted at this port only, and the frames of the same burst reach the others.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  BROKEN_AVAIL_JUMP,
+  BROKEN_HEAD,
+  RING_BROKEN,
+  RING_REASON,
+  RING_STATE,
+} from '../../src/abi/layout.ts';
+import { F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import { BROADCAST, frame, mac, Receiver, send } from './frames.ts';
+import type { Descriptor, TestQueue } from './queue.ts';
+import { ARENA, features, gpaOf, PLAIN, Rig } from './rig.ts';
+
+const NEXT = 1;
+const WRITE = 2;
+const INDIRECT = 4;
+const SINGLE = features(F_VERSION_1, F_INDIRECT_DESC);
+const rig = new Rig();
+
+/** A sender, a hostile receiver, and one that must notice nothing; all frames are broadcast. */
+function world(acked: bigint, size = 16) {
+  rig.clear();
+  const [from, bad, good] = [rig.port(), rig.port({ features: acked }), rig.port()];
+  const at = bad.alloc(8192) + 4096;
+  return {
+    tx: from.queue(1),
+    rx: bad.queue(0, { size }),
+    good: new Receiver(good.queue(0)).fill(200),
+    /** 2048 bytes that may be written. */
+    room: bad.gpa(at),
+    linear: at,
+  };
+}
+
+type World = ReturnType<typeof world>;
+
+/** Sends `n` frames to all; the good port must get every one. Returns what the bad one counted. */
+function broadcast({ tx, good }: World, n: number, length = 100): Uint8Array[] {
+  const frames = Array.from({ length: n }, (_, i) => frame({ to: BROADCAST, length, seed: i }));
+  for (const bytes of frames) send(tx, bytes);
+  tx.publish();
+  assert.equal(rig.settle(), n);
+  assert.equal(tx.used().length, n);
+  assert.deepEqual(
+    good.take().map((got) => got.frame),
+    frames,
+  );
+  assert.deepEqual([tx.drops, good.rx.drops], [{}, {}]);
+  return frames;
+}
+
+const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
+  ['readable', ({ room }) => [{ addr: room, len: 2048 }]],
+  [
+    'readable after writable',
+    ({ room }) => [
+      { addr: room, len: 12, flags: WRITE | NEXT, next: 1 },
+      { addr: room, len: 2000 },
+    ],
+  ],
+  ['a loop', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 0 }]],
+  ['next past the table', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 16 }]],
+  ['outside of memory', () => [{ addr: 0n, len: 2048, flags: WRITE }]],
+  ["in another guest's memory", () => [{ addr: gpaOf(2), len: 2048, flags: WRITE }]],
+  [
+    'over the end of memory',
+    () => [{ addr: gpaOf(1) + BigInt(ARENA - 2047), len: 2048, flags: WRITE }],
+  ],
+  ['past 2^64', () => [{ addr: (1n << 64n) - 1000n, len: 2048, flags: WRITE }]],
+  ['an empty indirect table', ({ room }) => [{ addr: room, len: 0, flags: INDIRECT }]],
+  ['an odd indirect table', ({ room }) => [{ addr: room, len: 24, flags: INDIRECT }]],
+  [
+    'an indirect table of too many',
+    ({ room }) => [{ addr: room, len: 1025 * 16, flags: INDIRECT }],
+  ],
+  [
+    'a table in a table',
+    ({ room }, rx) => {
+      const inner = rx.port.gpa(rx.table([{ addr: room, len: 2048, flags: WRITE }]));
+      const outer = rx.port.gpa(rx.table([{ addr: inner, len: 16, flags: INDIRECT }]));
+      return [{ addr: outer, len: 16, flags: INDIRECT }];
+    },
+  ],
+];
+
+describe('hostile RX chains', () => {
+  for (const [what, make] of chains) {
+    for (const [kind, acked] of [
+      ['merged', PLAIN],
+      ['single', SINGLE],
+    ] as const) {
+      it(`${what} (${kind}): the buffer comes back empty, the frame is counted`, () => {
+        const w = world(acked);
+        const { rx } = w;
+        for (let round = 1; round <= 3; round++) {
+          rx.addRaw(make(w, rx), 0);
+          rx.publish();
+          broadcast(w, 1);
+          assert.deepEqual(rx.drops, { rx_bad_chain: round });
+          assert.deepEqual(rx.used(), [{ head: 0, len: 0 }]);
+          rx.sortFree();
+        }
+        assert.deepEqual(rig.latched, []);
+        // Good buffers work again.
+        const sink = new Receiver(rx).fill(2);
+        const sent = broadcast(w, 2);
+        assert.deepEqual(
+          sink.take().map((got) => got.frame),
+          sent,
+        );
+        assert.equal(rx.frames + rx.dropped, 5);
+      });
+    }
+  }
+
+  it('an indirect table without the feature', () => {
+    const w = world(features(F_VERSION_1));
+    const table = w.rx.port.gpa(w.rx.table([{ addr: w.room, len: 2048, flags: WRITE }]));
+    w.rx.addRaw([{ addr: table, len: 16, flags: INDIRECT }]);
+    w.rx.publish();
+    broadcast(w, 1);
+    assert.deepEqual(w.rx.drops, { rx_bad_chain: 1 });
+    assert.deepEqual(w.rx.used(), [{ head: 0, len: 0 }]);
+  });
+
+  for (let where = 0; where < 4; where++) {
+    it(`a bad chain as buffer ${where} of a merged frame gives back all it took`, () => {
+      const w = world(features(F_VERSION_1, F_MRG_RXBUF), 64);
+      const { rx } = w;
+      const sink = new Receiver(rx);
+      for (let i = 0; i < 4; i++) {
+        if (i === where) rx.add([{ addr: 0n, len: 500, write: true }]);
+        else sink.post([500]);
+      }
+      for (let i = 0; i < 8; i++) sink.post([500]);
+      rx.publish();
+      const sent = broadcast(w, 2, 1800);
+      // Whether the frame that met the bad buffer is dropped or goes into the next ones: it is
+      // delivered whole or counted once, and each head comes back exactly once.
+      const used = rx.used();
+      const heads = new Set(used.map(({ head }) => head));
+      assert.equal(heads.size, used.length);
+      assert.equal(rx.outstanding.size + used.length, 12);
+      assert.equal(used.filter(({ len }) => len === 0).length, where + 1);
+      assert.equal(rx.frames + rx.dropped, 2);
+      assert.equal(rx.frames, 1);
+      const total = used.reduce((sum, { len }) => sum + len, 0);
+      assert.equal(total, sent[1]!.length + 12);
+      assert.deepEqual(rig.latched, []);
+    });
+  }
+
+  it('a ring full of bad chains costs one buffer a frame, and all come back', () => {
+    const w = world(PLAIN, 1024);
+    for (let i = 0; i < 1024; i++) w.rx.add([{ addr: 0n, len: 2048, write: true }]);
+    w.rx.publish();
+    let back = 0;
+    for (let i = 0; i < 20; i++) {
+      broadcast(w, 10);
+      back += w.rx.used().length;
+    }
+    assert.equal(back, 200);
+    assert.deepEqual(w.rx.drops, { rx_bad_chain: 200 });
+  });
+});
+
+describe('hostile RX rings', () => {
+  function latched(w: World, reason: number, frames: number): void {
+    assert.equal(w.rx.get(RING_STATE), RING_BROKEN);
+    assert.equal(w.rx.get(RING_REASON), reason);
+    assert.deepEqual(rig.latched, [w.rx.index]);
+    assert.equal(w.rx.frames + w.rx.dropped, frames);
+    // Latched is latched: not a byte more.
+    const image = Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048));
+    const { usedIdx } = w.rx;
+    broadcast(w, 4);
+    assert.equal(w.rx.usedIdx, usedIdx);
+    assert.deepEqual(Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048)), image);
+    assert.equal(w.rx.frames + w.rx.dropped, frames + 4);
+    assert.equal(w.rx.drops['rx_down']! >= 4, true);
+  }
+
+  for (const head of [16, 0x8000, 0xffff]) {
+    it(`head ${head} on a ring of 16`, () => {
+      const w = world(PLAIN);
+      w.rx.post(head);
+      w.rx.publish();
+      broadcast(w, 3);
+      latched(w, BROKEN_HEAD, 3);
+    });
+  }
+
+  for (const before of [1, 5, 15]) {
+    it(`a bad head behind ${before} good buffers: every frame is delivered or counted`, () => {
+      const w = world(PLAIN);
+      for (let i = 0; i < before; i++) w.rx.add([{ addr: w.room, len: 2048, write: true }]);
+      w.rx.post(77);
+      w.rx.publish();
+      broadcast(w, 1);
+      broadcast(w, 20);
+      latched(w, BROKEN_HEAD, 21);
+      assert.equal(w.rx.frames, w.rx.usedIdx);
+    });
+  }
+
+  it('a bad head in the middle of a merged frame', () => {
+    const w = world(PLAIN, 64);
+    for (let i = 0; i < 40; i++) w.rx.add([{ addr: w.room, len: 100, write: true }]);
+    w.rx.post(64);
+    w.rx.publish();
+    broadcast(w, 3, 1500);
+    latched(w, BROKEN_HEAD, 3);
+    assert.equal(w.rx.frames * 16, w.rx.usedIdx);
+  });
+
+  for (const jump of [17, 64, 0x7fff, 0xffff]) {
+    it(`avail.idx ${jump} ahead on a ring of 16`, () => {
+      const w = world(PLAIN);
+      w.rx.publish(jump);
+      broadcast(w, 3);
+      latched(w, BROKEN_AVAIL_JUMP, 3);
+    });
+  }
+
+  it('a receiver that never posts costs counted drops, and nobody else', () => {
+    const w = world(PLAIN);
+    broadcast(w, 100);
+    assert.deepEqual(w.rx.drops, { rx_full: 100 });
+  });
+
+  it('unicast to a latched ring is counted there', () => {
+    const w = world(PLAIN);
+    rig.datapath.fdbLearn(0x02_00_00_00_00_02n, 0);
+    const host = mac(0x22);
+    const value = host.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+    rig.datapath.fdbLearn(value, 1);
+    w.rx.publish(0x7fff);
+    send(w.tx, frame({ to: host }));
+    w.tx.publish();
+    rig.settle();
+    assert.deepEqual(w.rx.drops, { rx_down: 1 });
+    assert.deepEqual(w.good.take(), []);
+  });
+});
