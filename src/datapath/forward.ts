@@ -149,11 +149,14 @@ function wire(port: u32, n: u32): u32 {
   return peer;
 }
 
+/** No address: they have 48 bits. */
+const NO_MAC: u64 = u64.MAX_VALUE;
+
 /** Learns sources, looks destinations up; returns the one port all go to, or NO_PORT. */
 function classify(port: u32, ports: u32, n: u32): u32 {
   // Bursts repeat addresses: the last answer saves the next look-up.
-  let source: u64 = 0;
-  let target: u64 = 0;
+  let source: u64 = NO_MAC;
+  let target: u64 = NO_MAC;
   let answer: u32 = DEST_FLOOD;
   let only = NO_PORT;
   let mixed = false;

@@ -7,6 +7,7 @@ import * as driver from '../../src/abi/driver.ts';
 import { DRV_HEAD, DRV_HEADS } from '../../src/abi/driver.ts';
 import {
   RING_AVAIL,
+  RING_BYTES,
   RING_CALL_FD,
   RING_DESC,
   RING_DROPS,
@@ -113,6 +114,10 @@ export class TestQueue {
 
   get frames(): number {
     return this.port.rig.control.counter(this.#block + RING_FRAMES);
+  }
+
+  get bytes(): number {
+    return this.port.rig.control.counter(this.#block + RING_BYTES);
   }
 
   /** Drop counters that are not zero, by name. */

@@ -35,15 +35,24 @@ for (const forwarding of ['wire', 'switch'] as const) {
   }
 }
 
-scenario(
-  'frames circle with two workers, two queue pairs',
-  ['testpmd'],
-  { workers: 2 },
-  async (lab) => {
-    await lab.ports('a', 'b');
-    const testpmd = await startCircle(lab, { queues: 2 });
-    for (const size of [64, 1518]) await circle(lab, testpmd, { size, frames: 100_000 });
-    const idle = lab.sw.stats().workers.filter(({ frames }) => frames === 0);
-    assert.deepEqual(idle, []);
-  },
-);
+for (const queues of [2, 8]) {
+  scenario(
+    `frames circle, two workers, ${queues} pairs`,
+    ['testpmd'],
+    { workers: 2 },
+    async (lab) => {
+      await lab.ports('a', 'b');
+      const testpmd = await startCircle(lab, { queues, queueSize: 256 });
+      for (const name of ['a', 'b']) assert.equal(lab.portInfo(name).queuesEnabled, queues);
+      for (const size of [64, 1518]) await circle(lab, testpmd, { size, frames: 100_000 });
+      const idle = lab.sw.stats().workers.filter(({ frames }) => frames === 0);
+      assert.deepEqual(idle, []);
+    },
+  );
+}
+
+scenario('frames circle, vector code', ['testpmd'], {}, async (lab) => {
+  await lab.ports('a', 'b');
+  const testpmd = await startCircle(lab, { vectorized: true, mrgRxbuf: false });
+  for (const size of [64, 1518]) await circle(lab, testpmd, { size, frames: 100_000 });
+});

@@ -6,11 +6,14 @@ import type { Guest } from '../peers/guest.ts';
 import { configure, iperf } from '../peers/iperf.ts';
 import { waitFor } from '../peers/process.ts';
 import { scenario } from './lab.ts';
-import { A, agree, B, bootPair, copy, pingAll, pinging, reboot } from './pair.ts';
+import { A, agree, B, bootPair, copy, ping, pingAll, pinging, reboot } from './pair.ts';
 import { udp } from './udp.ts';
 
 /** TCG hashes about 16 MB a second, so the whole GiB takes over a minute. */
 const MIB = process.env.VHOP_LONG ? 1024 : 256;
+
+const A6 = 'fd00::1';
+const B6 = 'fd00::2';
 
 scenario('two guests on a switch', ['qemu'], {}, async (lab, t) => {
   await lab.ports('a', 'b');
@@ -43,6 +46,35 @@ scenario('two guests on a switch', ['qemu'], {}, async (lab, t) => {
       assert.ok(received > 0, `${received} of ${sent} datagrams`);
       assert.ok(rxFrames - before.rxFrames + full >= sent, `${sent} sent`);
     }
+  });
+
+  await step('IPv6: ping, and TCP both ways', async () => {
+    await a.run(`ip -6 addr add ${A6}/64 dev eth0`);
+    await b.run(`ip -6 addr add ${B6}/64 dev eth0`);
+    // Addresses are on trial for a second or two.
+    const usable = async () => (await ping(a, B6, 1)).received === 1;
+    await waitFor(usable, 10_000, 'an IPv6 address');
+    await pingAll(b, A6, 50);
+    assert.ok((await iperf(b, a, B6, { seconds: 1 })) > 0);
+    assert.ok((await iperf(b, a, B6, { seconds: 1, flags: '-R' })) > 0);
+  });
+
+  await step('frames of 9014 bytes', async () => {
+    for (const guest of [a, b]) await guest.run('ip link set eth0 mtu 9000');
+    await pingAll(a, B, 50, '-s 8972');
+    for (const guest of [a, b]) await guest.run('ip link set eth0 mtu 1500');
+  });
+
+  await step('frames with a VLAN tag', async () => {
+    for (const [guest, address] of [
+      [a, '10.0.5.1'],
+      [b, '10.0.5.2'],
+    ] as const) {
+      await guest.run('insmod /modules/8021q.ko; vconfig add eth0 5');
+      await configure(guest, `${address}/24`, 'eth0.5');
+    }
+    await pingAll(a, '10.0.5.2', 50, '-s 1472');
+    assert.ok((await iperf(b, a, '10.0.5.2', { seconds: 1 })) > 0);
   });
 
   await step(`${MIB} MiB arrive as they were sent`, () => copy(a, b, B, MIB));
