@@ -63,7 +63,7 @@ export function eventLine(out: Output, { event, time, value }: SwitchEvent): str
     case 'link-features':
       return value.state === 'up' ? `${at}${value.name} negotiated: ${details(value)}` : undefined;
     case 'notice':
-      return `${at}${plain(value.message)}`;
+      return `${at}${value.port ? `${value.port}: ` : ''}${plain(value.message)}`;
   }
 }
 

@@ -204,7 +204,7 @@ function send(to: u32, n: u32): void {
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
     if (load<u32>(frame, DEST) != DEST_DROP) {
-      store<u32>(frame, steer(to, flowHash(frame)), HASH);
+      store<u32>(frame, steer(to, flowHash(frame), pairs), HASH);
     }
   }
   for (let k: u32 = 0; k < pairs; k++) sendPair(to, <u32>load<u8>(at + PORT_RX_LIST + k), true, n);

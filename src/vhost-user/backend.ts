@@ -62,7 +62,7 @@ export interface Backend {
   setVringBase(index: number, base: number): void;
   /** GET_VRING_BASE: drains and stops the ring, returns its base. */
   getVringBase(index: number): number;
-  /** fd -1: no descriptor was sent (poll mode). */
+  /** Kick, call and err: a non-blocking eventfd, or -1 when none was sent (kick: poll mode). */
   setVringKick(index: number, fd: number): void;
   setVringCall(index: number, fd: number): void;
   setVringErr(index: number, fd: number): void;

@@ -26,7 +26,7 @@ import {
   RING_STOPPED,
 } from '../abi/layout.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, MAX_RING_SIZE } from '../abi/virtio.ts';
-import { close, isEventfd, setNonblocking, signal } from '../linux/index.ts';
+import { close, signal } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
@@ -37,6 +37,7 @@ import {
   Refusal,
   type VringAddr,
 } from '../vhost-user/backend.ts';
+import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
 import { bit, headerLength, offeredFeatures, ringFlags } from './features.ts';
 import { Ring } from './ring.ts';
@@ -172,7 +173,8 @@ export class NetDevice implements Backend {
     const surplus = features & ~known;
     if (surplus !== 0n) {
       this.#featuresRefused = true;
-      throw new Refusal(`SET_FEATURES asks for bits 0x${surplus.toString(16)}, never offered`);
+      const names = featureNames(surplus).join(' ');
+      throw new Refusal(`${names} (0x${surplus.toString(16)}) was never offered`);
     }
     const acked = features & ~bit(F_PROTOCOL_FEATURES);
     const changed = (acked ^ this.features) & ~bit(F_LOG_ALL);
@@ -182,7 +184,7 @@ export class NetDevice implements Backend {
       return;
     }
     if (this.rings.some((ring) => ring.live && ring.started)) {
-      throw new Refusal('SET_FEATURES changes features while rings run; stop them first');
+      throw new Refusal('features cannot change while rings run; stop them with GET_VRING_BASE');
     }
     this.features = acked;
     this.#publishFeatures();
@@ -198,7 +200,7 @@ export class NetDevice implements Backend {
 
   setMtu(mtu: number): void {
     if (mtu < 68 || mtu > 65535) {
-      throw new Refusal(`NET_SET_MTU asks for ${mtu}; an MTU is 68 to 65535 bytes`);
+      throw new Refusal(`${mtu} is no MTU; one is 68 to 65535 bytes`);
     }
     this.mtu = mtu;
     this.#publishMtu();
@@ -286,18 +288,18 @@ export class NetDevice implements Backend {
   setVringNum(index: number, num: number): void {
     if (num < 1 || num > MAX_RING_SIZE || (num & (num - 1)) !== 0) {
       throw new Refusal(
-        `SET_VRING_NUM gives ring ${index} ${num} entries; a split ring has a power of two, ` +
+        `ring ${index} cannot have ${num} entries; a split ring has a power of two, ` +
           `at most ${MAX_RING_SIZE}`,
       );
     }
-    this.#stopped(index, 'SET_VRING_NUM');
+    this.#checkStopped(index);
     this.#ring(index).size = num;
   }
 
-  #stopped(index: number, request: string): void {
+  #checkStopped(index: number): void {
     const ring = this.#ring(index);
     if (ring.started && ring.live) {
-      throw new Refusal(`${request} on ring ${index}, which runs; stop it with GET_VRING_BASE`);
+      throw new Refusal(`ring ${index} runs; stop it with GET_VRING_BASE first`);
     }
   }
 
@@ -307,19 +309,17 @@ export class NetDevice implements Backend {
     const same =
       ring.parts?.desc === desc && ring.parts.avail === avail && ring.parts.used === used;
     if (same) return;
-    this.#stopped(index, 'SET_VRING_ADDR');
+    this.#checkStopped(index);
     if (desc % 16n !== 0n || avail % 2n !== 0n || used % 4n !== 0n) {
-      throw new Refusal(
-        `SET_VRING_ADDR places ring ${index} at misaligned addresses ` +
-          '(descriptors 16, avail 2, used 4 bytes)',
-      );
+      throw new Refusal(`ring ${index} is misaligned (descriptors want 16 bytes, avail 2, used 4)`);
     }
     ring.parts = { desc, avail, used };
   }
 
   setVringBase(index: number, base: number): void {
-    if (base > 0xffff) throw new Refusal(`SET_VRING_BASE gives ring ${index} base ${base}`);
-    this.#stopped(index, 'SET_VRING_BASE');
+    if (base > 0xffff)
+      throw new Refusal(`ring ${index} cannot start at ${base}; an index is at most 65535`);
+    this.#checkStopped(index);
     this.#ring(index).base = base;
   }
 
@@ -339,7 +339,6 @@ export class NetDevice implements Backend {
   }
 
   setVringKick(index: number, fd: number): void {
-    this.#checkEventfd(fd, `SET_VRING_KICK of ring ${index}`);
     this.#reconfigure(index, (ring) => {
       this.#unwatchKick(ring);
       // A start after a latch, or after a stop, takes the indices up anew.
@@ -356,7 +355,6 @@ export class NetDevice implements Backend {
   }
 
   setVringCall(index: number, fd: number): void {
-    this.#checkEventfd(fd, `SET_VRING_CALL of ring ${index}`);
     const ring = this.#ring(index);
     const old = ring.callFd;
     ring.setCallFd(fd);
@@ -370,21 +368,9 @@ export class NetDevice implements Backend {
   }
 
   setVringErr(index: number, fd: number): void {
-    this.#checkEventfd(fd, `SET_VRING_ERR of ring ${index}`);
     const ring = this.#ring(index);
     if (ring.errFd >= 0) close(ring.errFd);
     ring.errFd = fd;
-  }
-
-  #checkEventfd(fd: number, what: string): void {
-    if (fd < 0) return;
-    try {
-      if (!isEventfd(fd)) throw new Refusal(`${what} passes something that is no eventfd`);
-      setNonblocking(fd);
-    } catch (error) {
-      close(fd);
-      throw error;
-    }
   }
 
   setVringEnable(index: number, enable: boolean): void {

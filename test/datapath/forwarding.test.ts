@@ -11,7 +11,7 @@ import {
   RING_STATE,
   RING_STOPPED,
 } from '../../src/abi/layout.ts';
-import { BROADCAST, Receiver, frame, header, mac, send } from './frames.ts';
+import { BROADCAST, frame, header, mac, Receiver, send } from './frames.ts';
 import type { TestQueue } from './queue.ts';
 import { PLAIN, Rig } from './rig.ts';
 
@@ -58,7 +58,11 @@ describe('forwarding', () => {
 
   it('broadcast and multicast: exactly one copy to every other port', () => {
     const w = world(5);
-    for (const to of [BROADCAST, Uint8Array.of(1, 0, 0x5e, 0, 0, 1), Uint8Array.of(0x33, 0x33, 0, 0, 0, 1)]) {
+    for (const to of [
+      BROADCAST,
+      Uint8Array.of(1, 0, 0x5e, 0, 0, 1),
+      Uint8Array.of(0x33, 0x33, 0, 0, 0, 1),
+    ]) {
       assert.deepEqual(one(w, 2, frame({ from: mac(12), to })), [1, 1, 0, 1, 1]);
     }
   });
@@ -138,7 +142,11 @@ describe('wire', () => {
   it('passes everything to the peer, learning nothing and looking at no address', () => {
     const w = world(2);
     rig.wire(rig.ports[0]!, rig.ports[1]!);
-    for (const bytes of [at(0, 1), frame({ from: BROADCAST }), frame({ from: mac(9), to: mac(9) })]) {
+    for (const bytes of [
+      at(0, 1),
+      frame({ from: BROADCAST }),
+      frame({ from: mac(9), to: mac(9) }),
+    ]) {
       assert.deepEqual(one(w, 0, bytes), [0, 1]);
       assert.deepEqual(one(w, 1, bytes), [1, 0]);
     }
@@ -211,7 +219,10 @@ describe('accounting', () => {
           for (const n of meant) assert.ok(n <= passed);
           for (const [i, sink] of w.sinks.entries()) delivered[i] += sink.take().length;
         }
-        assert.equal(w.tx.reduce((sum, { frames }) => sum + frames, 0), sent);
+        assert.equal(
+          w.tx.reduce((sum, { frames }) => sum + frames, 0),
+          sent,
+        );
         for (const [i, { rx }] of w.sinks.entries()) assert.equal(rx.frames, delivered[i]);
         for (const queue of [...w.tx, ...w.sinks.map(({ rx }) => rx)]) {
           for (const reason of Object.keys(queue.drops)) seen.add(reason);

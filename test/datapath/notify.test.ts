@@ -4,11 +4,17 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { DRV_ERRORS, DRV_FREE_COUNT, DRV_LEN } from '../../src/abi/driver.ts';
-import { RING_ARMED, RING_BASE, RING_CALLS, RING_KICKS, RING_STRIDE } from '../../src/abi/layout.ts';
+import {
+  RING_ARMED,
+  RING_BASE,
+  RING_CALLS,
+  RING_KICKS,
+  RING_STRIDE,
+} from '../../src/abi/layout.ts';
 import { F_INDIRECT_DESC, F_VERSION_1 } from '../../src/abi/virtio.ts';
-import { Receiver, frame, send } from './frames.ts';
+import { frame, Receiver, send } from './frames.ts';
 import { driverOn, needEvent } from './queue.ts';
-import { PLAIN, Rig, features } from './rig.ts';
+import { features, PLAIN, Rig } from './rig.ts';
 
 const rig = new Rig();
 const FLAGS = features(F_VERSION_1, F_INDIRECT_DESC);

@@ -17,8 +17,8 @@ import {
   GSO_TCPV4,
   GSO_TCPV6,
 } from '../../src/abi/virtio.ts';
-import { type HeaderSpec, Receiver, frame, header, send } from './frames.ts';
-import { Rig, features } from './rig.ts';
+import { frame, type HeaderSpec, header, Receiver, send } from './frames.ts';
+import { features, Rig } from './rig.ts';
 
 const rig = new Rig();
 const BASE = features(F_VERSION_1, F_MRG_RXBUF);
@@ -36,7 +36,13 @@ interface Case {
 
 const tso = { flags: 1, gsoSize: 1448, hdrLen: 66, start: 34, offset: 16 };
 const CASES: Case[] = [
-  { what: 'CSUM', spec: { flags: 1, start: 34, offset: 16 }, type: 0x800, length: 100, needs: CSUM },
+  {
+    what: 'CSUM',
+    spec: { flags: 1, start: 34, offset: 16 },
+    type: 0x800,
+    length: 100,
+    needs: CSUM,
+  },
   {
     what: 'TSO4',
     spec: { ...tso, gso: GSO_TCPV4 },

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import { F_INDIRECT_DESC, F_VERSION_1 } from '../../src/abi/virtio.ts';
 import { frame, Receiver, send } from './frames.ts';
 import { features, PLAIN, Rig } from './rig.ts';
 

@@ -20,7 +20,15 @@ const modules = [
   'drivers/net/virtio_net.ko',
 ];
 /** Carried, not loaded: `insmod /modules/pktgen.ko` makes the kernel's packet generator. */
-const spareModules = ['net/core/pktgen.ko', 'net/8021q/8021q.ko'];
+const spareModules = [
+  'net/core/pktgen.ko',
+  // VLANs, in load order.
+  'net/llc/llc.ko',
+  'net/802/stp.ko',
+  'net/802/garp.ko',
+  'net/802/mrp.ko',
+  'net/8021q/8021q.ko',
+];
 
 const commands = ['iperf3', 'ethtool', 'tcpdump'];
 

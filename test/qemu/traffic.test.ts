@@ -70,7 +70,9 @@ scenario('two guests on a switch', ['qemu'], {}, async (lab, t) => {
       [a, '10.0.5.1'],
       [b, '10.0.5.2'],
     ] as const) {
-      await guest.run('insmod /modules/8021q.ko; vconfig add eth0 5');
+      const modules = 'llc stp garp mrp 8021q';
+      await guest.run(`for module in ${modules}; do insmod /modules/$module.ko; done`);
+      await guest.run('vconfig add eth0 5');
       await configure(guest, `${address}/24`, 'eth0.5');
     }
     await pingAll(a, '10.0.5.2', 50, '-s 1472');
