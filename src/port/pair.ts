@@ -1,13 +1,20 @@
 // Two in-process guests on a switch, sending each other checked streams: the demo's main job.
 
-import type { TrafficHost } from './traffic.ts';
-import { type TrafficCounts, TrafficGuest, type TrafficOptions, TrafficThread } from './traffic.ts';
+import {
+  type TrafficCounts,
+  TrafficGuest,
+  type TrafficHost,
+  type TrafficOptions,
+  TrafficThread,
+} from './traffic.ts';
 
 export interface TrafficPairOptions extends TrafficOptions {
   /** Port names. Default `guest-a` and `guest-b`. */
   names?: readonly [string, string];
   /** Power of two, 8-32768. Default 1024. */
   ringSize?: number;
+  /** Virtio features the guests ask for, of those offered. Default: all their driver can do. */
+  features?: bigint;
 }
 
 export interface TrafficPair {
@@ -27,13 +34,15 @@ const QUIET = 50;
  * Throws RangeError on bad options, Error when a name is taken.
  */
 export function startTraffic(host: TrafficHost, options: TrafficPairOptions = {}): TrafficPair {
-  const { names = ['guest-a', 'guest-b'], ringSize = 1024, ...traffic } = options;
-  const [a, b] = names.map((name) => host.addMemoryPort({ type: 'memory', name, ringSize }));
+  const { names = ['guest-a', 'guest-b'], ringSize = 1024, features, ...traffic } = options;
+  const [a, b] = names.map((name) =>
+    host.addMemoryPort({ type: 'memory', name, ringSize, ...(features ? { features } : {}) }),
+  );
   const guests = [
     new TrafficGuest(host.control, a!, b!.info().mac, traffic),
     new TrafficGuest(host.control, b!, a!.info().mac, traffic),
   ] as const;
-  const thread = new TrafficThread(host.control, guests);
+  const thread = new TrafficThread(host.control, guests, options.eager);
   const counts = (): [TrafficCounts, TrafficCounts] => [guests[0].counts(), guests[1].counts()];
   return {
     counts,

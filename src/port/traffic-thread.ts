@@ -17,7 +17,7 @@ import type { GuestThreadData } from './traffic.ts';
 /** Rounds in vain before the thread asks to be called. */
 const ROUNDS = 200;
 
-const { memory, guests, wake } = workerData as GuestThreadData;
+const { memory, guests, wake, eager } = workerData as GuestThreadData;
 const control = new Control(memory);
 const datapath = loadDatapath(memory, { call() {}, latched() {} });
 const epoll = new Epoll();
@@ -50,7 +50,7 @@ for (const drv of queues) datapath.drvDisarm(drv);
 let idle = 0;
 while (control.get(first + GUEST_STOP) === 0) {
   idle = round() > 0 ? 0 : idle + 1;
-  if (idle < ROUNDS) continue;
+  if (idle < (eager ? 1 : ROUNDS)) continue;
   // Armed first, looked at after: what was used in between is seen by one or the other.
   const used = queues.map((drv) => datapath.drvArm(drv)).some((more) => more !== 0);
   if (!used) {

@@ -49,6 +49,8 @@ export interface TrafficOptions {
   segments?: number;
   /** Frames sent and not yet taken back, at most. Default: half the ring, so that a burst fits. */
   window?: number;
+  /** Sleep as soon as nothing moves, instead of looking some more. Default false. */
+  eager?: boolean;
 }
 
 /** Counts since the start; `received` are intact frames of the peer's stream. */
@@ -70,6 +72,7 @@ export interface GuestThreadData {
   memory: WebAssembly.Memory;
   guests: { block: number; txKick: number; rxKick: number; txCall: number; rxCall: number }[];
   wake: number;
+  eager: boolean;
 }
 
 /** A guest on queue pair 0 of a memory port, talking to the one with `peerMac`. */
@@ -129,12 +132,14 @@ export class TrafficThread {
   readonly #wake = eventfd();
   readonly #done: Promise<void>;
 
-  constructor(control: Control, guests: readonly TrafficGuest[]) {
+  /** `eager`: as in TrafficOptions. */
+  constructor(control: Control, guests: readonly TrafficGuest[], eager = false) {
     this.#control = control;
     this.#first = guests[0]!.block;
     const data: GuestThreadData = {
       memory: control.memory,
       wake: this.#wake,
+      eager,
       guests: guests.map(({ block, port }) => {
         const [rx, tx] = port.queues;
         return {

@@ -1,0 +1,32 @@
+// Numbered, checked frames of 1-4 segments between two threads, through the switch's workers: none
+// lost unaccounted, duplicated, reordered or corrupted. VHOP_LONG=1: 10^8 frames.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { openSwitch, startTraffic } from '../../src/api/index.ts';
+import { finished, LONG, verify } from './stress.ts';
+
+/** In each direction. */
+const FRAMES = LONG ? 6_250_000 : 1_000_000;
+
+describe('a stream of checked frames', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
+  for (const forwarding of ['wire', 'switch'] as const) {
+    for (const workers of [1, 2]) {
+      for (const length of [0, 64]) {
+        const size = length === 0 ? 'mixed lengths' : `${length} B`;
+        it(`${forwarding}, workers: ${workers}, ${size}`, async () => {
+          const lab = await openSwitch({ forwarding, workers });
+          const traffic = startTraffic(lab, { frames: FRAMES, segments: 4, length, ringSize: 512 });
+          try {
+            await finished(lab, traffic, FRAMES);
+            await verify(lab, traffic);
+            assert.ok(traffic.counts().every(({ sent }) => sent === FRAMES));
+          } finally {
+            await traffic.stop();
+            await lab.close();
+          }
+        });
+      }
+    }
+  }
+});
