@@ -60,7 +60,7 @@ export class Switch implements SwitchApi {
   readonly #window = new Window(this.control);
   readonly #heap = new Spans(HEAP_BASE, HEAP_BASE + HEAP_SIZE);
   readonly #loop: EventLoop;
-  readonly #latchFd = eventfd();
+  readonly #latchFd: number;
   readonly #pool: WorkerPool;
   readonly #datapath: Datapath;
   readonly #fdb: Fdb;
@@ -87,6 +87,7 @@ export class Switch implements SwitchApi {
     this.#datapath = loadDatapath(this.control.memory, { call() {}, latched() {} });
     this.#fdb = new Fdb(this.control, this.#datapath);
     this.#loop = new EventLoop({ onError: (error) => this.#notice('', message(error)) });
+    this.#latchFd = eventfd();
     this.#loop.watch(this.#latchFd, EPOLLIN, () => {
       drain(this.#latchFd);
       this.#collectBroken();
@@ -126,6 +127,8 @@ export class Switch implements SwitchApi {
       const port = this.#port({ ...options, name }, index, device);
       this.#ports[index] = port;
       this.#publishPorts();
+      // A memory port came up while it was made, when nobody could be told yet.
+      if (device.up) this.#events.emit('port-up', port.info());
       return port;
     } catch (error) {
       device.reset();

@@ -76,7 +76,9 @@ export class NetDevice implements Backend {
   readonly rings: Ring[];
   readonly regions: RegionTable;
   features = 0n;
+  /** The port's own, or what its front end made of it. */
   mtu: number | undefined;
+  readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
   readonly #block: number;
@@ -93,6 +95,7 @@ export class NetDevice implements Backend {
     this.#events = events;
     this.queuePairs = options.pairs;
     this.mtu = options.mtu;
+    this.#ownMtu = options.mtu;
     this.offeredFeatures = offeredFeatures(options);
     this.regions = new RegionTable(host.control, host.window, options.port);
     this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
@@ -138,9 +141,11 @@ export class NetDevice implements Backend {
       ring.enabled = false;
       ring.started = false;
       ring.live = false;
+      ring.discards = false;
       ring.set(RING_STATE, RING_STOPPED);
     }
     this.features = 0n;
+    this.mtu = this.#ownMtu;
     this.#status = 0;
     this.#featuresRefused = false;
     this.#publishFeatures();
@@ -202,6 +207,9 @@ export class NetDevice implements Backend {
     if (mtu < 68 || mtu > 65535) {
       throw new Refusal(`${mtu} is no MTU; one is 68 to 65535 bytes`);
     }
+    if (this.#ownMtu !== undefined && mtu > this.#ownMtu) {
+      throw new Refusal(`${mtu} is more than the ${this.#ownMtu} this port allows`);
+    }
     this.mtu = mtu;
     this.#publishMtu();
   }
@@ -258,8 +266,7 @@ export class NetDevice implements Backend {
     } finally {
       this.regions.publish();
       for (const { fd } of regions) close(fd);
-      for (const ring of this.rings) this.#apply(ring);
-      this.#settle();
+      this.#resume(this.rings);
     }
   }
 
@@ -281,8 +288,16 @@ export class NetDevice implements Backend {
     const ring = this.#ring(index);
     this.#halt([ring]);
     change(ring);
-    this.#apply(ring);
-    this.#settle();
+    this.#resume([ring]);
+  }
+
+  /** Lets halted rings go on, each that can; the port's state is right also when one cannot. */
+  #resume(rings: Ring[]): void {
+    try {
+      for (const ring of rings) this.#apply(ring);
+    } finally {
+      this.#settle();
+    }
   }
 
   setVringNum(index: number, num: number): void {
@@ -333,6 +348,7 @@ export class NetDevice implements Backend {
     ring.base = base;
     ring.started = false;
     ring.live = false;
+    ring.discards = false;
     ring.set(RING_STATE, RING_STOPPED);
     this.#settle();
     return base;
@@ -377,6 +393,7 @@ export class NetDevice implements Backend {
     if (this.#ring(index).enabled === enable) return;
     this.#reconfigure(index, (ring) => {
       ring.enabled = enable;
+      ring.discards = false;
       clearTimeout(this.#timers.get(ring));
       this.#timers.delete(ring);
       // virtio-user disables rings for a moment around a new memory table: hold, then discard.
@@ -389,7 +406,9 @@ export class NetDevice implements Backend {
 
   #discard(ring: Ring): void {
     this.#timers.delete(ring);
-    if (ring.enabled || !ring.live || ring.state !== RING_STOPPED || !this.#addresses(ring)) return;
+    if (!ring.live) return;
+    ring.discards = true;
+    if (ring.state !== RING_STOPPED || !this.#addresses(ring)) return;
     ring.discard();
     this.#host.pool.quiesce();
   }
@@ -420,6 +439,7 @@ export class NetDevice implements Backend {
     }
     ring.load(linear, this.#port, ringFlags(this.features));
     if (ring.enabled) ring.run();
+    else if (ring.discards) ring.discard();
   }
 
   /** Publishes which RX rings take frames, tells the workers, and tells whoever listens. */
@@ -428,10 +448,16 @@ export class NetDevice implements Backend {
     const pairs = this.rings
       .filter((ring) => !ring.isTx && ring.state === RING_RUNNING)
       .map(({ queue }) => queue >> 1);
-    // Not to be read half new: the count goes to zero before the list changes.
-    control.set(this.#block + PORT_RX_PAIRS, 0);
-    for (const [i, pair] of pairs.entries()) control.bytes[this.#block + PORT_RX_LIST + i] = pair;
-    control.set(this.#block + PORT_RX_PAIRS, pairs.length);
+    const list = this.#block + PORT_RX_LIST;
+    const count = control.get(this.#block + PORT_RX_PAIRS);
+    if (count !== pairs.length || pairs.some((pair, i) => control.bytes[list + i] !== pair)) {
+      // A burst walks one list to its end: it may neither lose a frame nor send it twice. The new
+      // one is written when no worker can be in the middle of the old.
+      control.set(this.#block + PORT_RX_PAIRS, 0);
+      pool.quiesce();
+      for (const [i, pair] of pairs.entries()) control.bytes[list + i] = pair;
+      control.set(this.#block + PORT_RX_PAIRS, pairs.length);
+    }
     const up = pairs.length > 0;
     control.set(this.#block + PORT_STATE, up ? PORT_UP : PORT_DOWN);
     pool.quiesce();

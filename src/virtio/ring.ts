@@ -59,6 +59,8 @@ export class Ring {
   started = false;
   /** Indices have been taken up; cleared by a stop, so that the next start reads them anew. */
   live = false;
+  /** Disabled for longer than the grace: what the guest sends is consumed and counted. */
+  discards = false;
   kickFd = -1;
   callFd = -1;
   errFd = -1;

@@ -57,7 +57,7 @@ describe('README', { timeout: 180_000 }, () => {
 
   it('links only to files that exist', () => {
     for (const [, path] of readme.matchAll(/\]\(([^)#:]+)\)/g)) {
-      assert.ok(existsSync(join(root, path!)), path);
+      assert.ok(existsSync(join(root, path!)), `${path}`);
     }
   });
 });

@@ -79,7 +79,10 @@ describe('RegionTable', () => {
       assert.throws(() => made.add(inGpa, fd), /overlaps the memory region at GPA 0x100000/);
       assert.throws(() => made.add(inUva, fd), /overlaps/);
     }
-    assert.throws(() => made.add(region({ gpa: gpa + PAGE, uva: far.uva, size: PAGE }), fd), /over/);
+    assert.throws(
+      () => made.add(region({ gpa: gpa + PAGE, uva: far.uva, size: PAGE }), fd),
+      /over/,
+    );
     made.add(region({ gpa: gpa + size, uva: uva + size }), fd);
     made.add(region({ gpa: gpa - size, uva: uva - size }), fd);
     assert.equal(made.bytes, Number(size) * 3);
@@ -150,7 +153,10 @@ describe('RegionTable', () => {
     made.publish();
     assert.equal(control.get(PORT_BASE + PORT_REGIONS), 3);
     const published = [0, 1, 2].map((i) => control.get64(at(i, REGION_SIZE)));
-    assert.deepEqual(published, [9n, 4n, 2n].map((pages) => pages * PAGE));
+    assert.deepEqual(
+      published,
+      [9n, 4n, 2n].map((pages) => pages * PAGE),
+    );
     assert.equal(control.get64(at(0, REGION_GPA)), 1n << 24n);
     assert.equal(control.get(at(0, REGION_LINEAR)), made.fromUva(1n << 24n, 1));
     made.clear();

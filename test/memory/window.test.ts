@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { SLOT, WINDOW_BASE } from '../../src/abi/layout.ts';
 import { addressOf, close, memfd } from '../../src/linux/index.ts';
 import { Control } from '../../src/memory/control.ts';
-import { type Mapping, Window, WINDOW_END, WindowFull } from '../../src/memory/window.ts';
+import { type Mapping, WINDOW_END, Window, WindowFull } from '../../src/memory/window.ts';
 import { random } from '../datapath/frames.ts';
 
 const PAGE = 4096;

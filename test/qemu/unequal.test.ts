@@ -30,6 +30,15 @@ scenario("the port's MTU reaches the guest", ['qemu'], {}, async (lab) => {
   assert.ok((await iperf(a, b, A, { seconds: 1, flags: '-R' })) > 0);
   assert.equal(lab.stats('a').drops.rx_mtu, 3);
   await agree(lab, a, b);
+
+  // What one front end made of it (NET_SET_MTU) is not there for the next.
+  await a.stop();
+  const next = await lab.boot(onPort(lab, 'a', { device: { host_mtu: 1300 } }));
+  await lab.state('a', 'up');
+  assert.equal(lab.portInfo('a').mtu, 1300);
+  await next.stop();
+  await lab.state('a', 'listening');
+  assert.equal(lab.portInfo('a').mtu, 1400);
 });
 
 const mixes: { name: string; deviceOfB: Nic['device']; drop: string }[] = [
