@@ -34,7 +34,7 @@ import {
   WORKER_POLLS,
 } from '../abi/layout';
 import { pollRing } from './forward';
-import { count, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
+import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
 import { arm, disarm, latch } from './split';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
@@ -54,6 +54,7 @@ function pollable(ring: u32): bool {
 }
 
 function add(ring: u32): void {
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   disarm(ring);
   store<u32>(ring, 0, RING_EMPTY);
   store<u32>(activeAt(active), ring);
@@ -108,6 +109,7 @@ export function poll(): u32 {
 function idle(ring: u32, patience: u32): bool {
   if (!pollable(ring)) return true;
   if (load<u32>(ring, RING_EMPTY) < patience) return false;
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   return !(load<u32>(ring, RING_FLAGS) & RINGF_POLLED) && arm(ring);
 }
 
@@ -130,15 +132,19 @@ export function activeRings(): u32 {
   return active;
 }
 
-/** A kick arrived for ring `index`: poll it from now on. */
-export function activate(index: u32): void {
+/** A kick arrived for ring `index`: poll it from now on. Returns how many are polled. */
+export function activate(index: u32): u32 {
   follow();
-  if (index >= <u32>MAX_RINGS) return;
+  if (index >= <u32>MAX_RINGS) return active;
   const ring = ringAt(index);
   if (pollable(ring) && load<u32>(ring, RING_ARMED) != 0) add(ring);
+  return active;
 }
 
-/** After a trap: gives the lock back and latches the ring that was being worked on. */
+/**
+ * After a trap: gives the lock back, latches the ring that was being worked on, and has the active
+ * list rebuilt, whichever part of it the trap cut short.
+ */
 export function recover(): void {
   const locked = load<u32>(worker, WORKER_LOCKED);
   if (locked != NO_RING) {
@@ -151,4 +157,5 @@ export function recover(): void {
     store<u32>(ringAt(current), 0, RING_REASON);
     latch(ringAt(current), BROKEN_TRAP);
   }
+  atomic.store<u32>(worker + WORKER_ACK, load<u32>(worker, WORKER_GENERATION) - 1);
 }

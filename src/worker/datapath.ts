@@ -6,7 +6,7 @@ export interface Datapath {
   init(id: number): void;
   poll(): number;
   armAll(): number;
-  activate(ring: number): void;
+  activate(ring: number): number;
   activeRings(): number;
   recover(): void;
   fdbLearn(mac: bigint, port: number): void;

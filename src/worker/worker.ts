@@ -85,21 +85,26 @@ function takeKicks(timeout: number): number {
     const ring = epoll.data(i);
     if (ring === WAKE) continue;
     kicks[(ring * RING_STRIDE + RING_KICKS) >> 3]!++;
-    datapath.activate(ring);
+    guarded(() => activate(ring));
   }
   return n;
 }
 
-/** One poll; what traps costs the ring that was being worked on, and nothing else. */
-function poll(): number {
+/**
+ * Runs a part of the datapath; what traps costs the ring being worked on, and nothing else. Returns
+ * what the part returns, or `otherwise`.
+ */
+function guarded(part: () => number, otherwise = 0): number {
   try {
-    return datapath.poll();
+    return part();
   } catch {
     count(WORKER_TRAPS);
     datapath.recover();
-    return 0;
+    return otherwise;
   }
 }
+
+const { poll, armAll, activate } = datapath;
 
 function run(): void {
   datapath.init(id);
@@ -119,7 +124,7 @@ function run(): void {
     let moved: number;
     if (polls % SAMPLE === 0) {
       const start = performance.now();
-      moved = poll();
+      moved = guarded(poll);
       if (moved > 0) {
         sums[WORKER_SAMPLED_NS >> 3]! += (performance.now() - start) * 1e6;
         sums[WORKER_SAMPLED_FRAMES >> 3]! += moved;
@@ -128,7 +133,7 @@ function run(): void {
         takeKicks(0);
       }
     } else {
-      moved = poll();
+      moved = guarded(poll);
     }
     if (moved > 0) {
       if (empty >= SPIN_CHECK) pays = Math.min(PAYS_MOST, pays + 1);
@@ -145,7 +150,7 @@ function run(): void {
     if ((now - spinStart) * 1e6 < budget) continue;
     // Spun in vain.
     if (budget > 0) pays = Math.max(0, pays - 1);
-    if (datapath.armAll() > 0) continue;
+    if (guarded(armAll, 1) > 0) continue;
     control.set(block + WORKER_PARKED, 1);
     if (control.get(block + WORKER_GENERATION) !== control.get(block + WORKER_ACK)) {
       control.set(block + WORKER_PARKED, 0);
@@ -155,7 +160,11 @@ function run(): void {
     takeKicks(-1);
     empty = 0;
   }
-  control.set(block + WORKER_PARKED, 1);
 }
 
-run();
+try {
+  run();
+} finally {
+  // Whatever ended it: main must not wait for it.
+  control.set(block + WORKER_PARKED, 1);
+}

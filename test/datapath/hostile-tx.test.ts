@@ -1,83 +1,17 @@
-// What a hostile guest may send. Each case names the counter it ends in; every head comes back, or
-// the ring is latched; an innocent port's traffic is what it would have been (checked each time).
+// Chains a hostile guest may send. Each case names the counter it ends in; every head comes back, and
+// an innocent port's traffic is what it would have been (checked each time).
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  BROKEN_AVAIL_JUMP,
-  BROKEN_HEAD,
-  RING_BROKEN,
-  RING_REASON,
-  RING_STATE,
-} from '../../src/abi/layout.ts';
-import {
-  F_CSUM,
-  F_EVENT_IDX,
-  F_GUEST_CSUM,
-  F_GUEST_TSO4,
-  F_HOST_TSO4,
-  F_INDIRECT_DESC,
-  F_VERSION_1,
-  GSO_ECN,
-  GSO_TCPV4,
-  GSO_TCPV6,
-  GSO_UDP,
-  GSO_UDP_L4,
-} from '../../src/abi/virtio.ts';
-import { frame, type HeaderSpec, header, mac, Receiver, send } from './frames.ts';
-import type { Descriptor, TestQueue } from './queue.ts';
-import { ARENA, features, gpaOf, PLAIN, Rig } from './rig.ts';
+import { F_CSUM, F_GUEST_CSUM, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import { frame, header, send } from './frames.ts';
+import { innocent, MODERN, rig, type World, world } from './hostile.ts';
+import type { Descriptor } from './queue.ts';
+import { ARENA, features, gpaOf, PLAIN } from './rig.ts';
 
 const NEXT = 1;
 const WRITE = 2;
 const INDIRECT = 4;
-const rig = new Rig();
-
-interface World {
-  tx: TestQueue;
-  sink: Receiver;
-  /** A good buffer of 76 bytes: header and frame. */
-  good: bigint;
-}
-
-const MODERN = features(F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX);
-
-function world(acked = MODERN, size = 16, others = PLAIN): World {
-  rig.clear();
-  const bad = rig.port({ features: acked });
-  const [victim, other] = [rig.port({ features: others }), rig.port({ features: others })];
-  const tx = bad.queue(1, { size });
-  bad.queue(0, { size });
-  const sink = new Receiver(victim.queue(0)).fill(100);
-  victim.queue(1);
-  other.queue(1);
-  new Receiver(other.queue(0)).fill(100);
-  const at = bad.alloc(4096);
-  rig.bytes.set(header(), at);
-  rig.bytes.set(frame({ length: 4000 }), at + bad.headerLength);
-  return { tx, sink, good: bad.gpa(at) };
-}
-
-/** Innocent frames still pass, from another port and, unless it is latched, from this one. */
-function innocent({ tx, sink }: World, latched: boolean): void {
-  const other = rig.ports[2]!.queues[1]!;
-  const bytes = frame({ from: mac(3), to: mac(9) });
-  const before = sink.take().length;
-  assert.equal(before, 0, 'nothing of the bad guest arrived');
-  send(other, bytes);
-  other.publish();
-  if (!latched && tx.free > 0) {
-    send(tx, bytes);
-    tx.publish();
-  }
-  rig.settle();
-  const expected = latched || tx.free === 0 ? [bytes] : [bytes, bytes];
-  assert.deepEqual(
-    sink.take().map((got) => got.frame),
-    expected,
-  );
-  assert.equal(other.used().length, 1);
-}
 
 /** One chain of these descriptors costs one frame, under `reason`. */
 function refuses(reason: string, made: World, descriptors: Descriptor[], times = 3): void {
@@ -292,128 +226,5 @@ describe('hostile TX chains', () => {
     w.tx.used();
     w.tx.sortFree();
     refuses('tx_bad_chain', w, [{ addr: w.good, len: 76, flags: NEXT, next: 99 }]);
-  });
-});
-
-describe('hostile TX rings', () => {
-  function latches(w: World, reason: number): void {
-    rig.settle();
-    assert.equal(w.tx.get(RING_STATE), RING_BROKEN);
-    assert.equal(w.tx.get(RING_REASON), reason);
-    assert.deepEqual(rig.latched, [w.tx.index]);
-    // Latched is latched: nothing more is read or written, whatever the guest does.
-    const used = w.tx.usedIdx;
-    const frames = w.tx.frames;
-    send(w.tx, frame());
-    w.tx.publish();
-    rig.publish();
-    rig.settle();
-    assert.equal(w.tx.usedIdx, used);
-    assert.equal(w.tx.frames, frames);
-    assert.equal(rig.latched.length, 1);
-    innocent(w, true);
-  }
-
-  for (const head of [16, 17, 0x8000, 0xffff]) {
-    it(`head ${head} on a ring of 16 latches it`, () => {
-      const w = world();
-      w.tx.post(head);
-      w.tx.publish();
-      latches(w, BROKEN_HEAD);
-    });
-  }
-
-  it('a bad head behind good ones latches the ring before any of them is used', () => {
-    const w = world();
-    for (let i = 0; i < 5; i++) send(w.tx, frame());
-    w.tx.post(99);
-    w.tx.publish();
-    latches(w, BROKEN_HEAD);
-    assert.equal(w.tx.usedIdx, 0);
-  });
-
-  for (const jump of [17, 18, 31, 32, 64, 0x7fff, 0x8000, 0xffff]) {
-    it(`avail.idx ${jump} ahead on a ring of 16 latches it`, () => {
-      const w = world();
-      w.tx.publish(jump);
-      latches(w, BROKEN_AVAIL_JUMP);
-    });
-  }
-
-  it('avail.idx moved back latches the ring', () => {
-    const w = world();
-    send(w.tx, frame());
-    w.tx.publish();
-    rig.settle();
-    w.sink.take();
-    w.tx.publish(0);
-    latches(w, BROKEN_AVAIL_JUMP);
-  });
-
-  it('one head posted many times at once comes back as often', () => {
-    const w = world();
-    w.tx.addRaw([{ addr: w.good, len: 76 }]);
-    for (let i = 0; i < 15; i++) w.tx.post(0);
-    w.tx.publish();
-    assert.equal(rig.settle(), 16);
-    assert.equal(w.tx.usedIdx, 16);
-    assert.equal(w.sink.take().length, 16);
-  });
-});
-
-describe('hostile virtio headers', () => {
-  const TSO = features(F_VERSION_1, F_CSUM, F_HOST_TSO4);
-  const tso: HeaderSpec = { flags: 1, gso: GSO_TCPV4, gsoSize: 1448, start: 34, offset: 16 };
-  const cases: [string, bigint, HeaderSpec][] = [
-    ['NEEDS_CSUM without CSUM', MODERN, { flags: 1, start: 34, offset: 16 }],
-    ['csum_start past the end', TSO, { flags: 1, start: 200, offset: 0 }],
-    ['csum_start at the last byte', TSO, { flags: 1, start: 199, offset: 0 }],
-    ['csum_offset past the end', TSO, { flags: 1, start: 34, offset: 165 }],
-    ['csum_start + csum_offset beyond 16 bits', TSO, { flags: 1, start: 0xffff, offset: 0xffff }],
-    ['csum_start in the Ethernet header', TSO, { flags: 1, start: 13, offset: 16 }],
-    ['GSO without NEEDS_CSUM', TSO, { ...tso, flags: 0 }],
-    ['gso_size 0', TSO, { ...tso, gsoSize: 0 }],
-    ['TSO4 not negotiated', features(F_VERSION_1, F_CSUM), tso],
-    ['TSO6 not negotiated', TSO, { ...tso, gso: GSO_TCPV6 }],
-    ['ECN not negotiated', TSO, { ...tso, gso: GSO_TCPV4 | GSO_ECN }],
-    ['ECN alone', TSO, { ...tso, gso: GSO_ECN }],
-    ['UFO, never offered', TSO, { ...tso, gso: GSO_UDP, offset: 6 }],
-    ['USO, never offered', TSO, { ...tso, gso: GSO_UDP_L4, offset: 6 }],
-    ['gso_type 2, which is none', TSO, { ...tso, gso: 2 }],
-    ['gso_type 0x7f, which is none', TSO, { ...tso, gso: 0x7f }],
-    ['TSO with the checksum elsewhere', TSO, { ...tso, offset: 6 }],
-    ["TCP's header past the end", TSO, { ...tso, start: 181 }],
-  ];
-  for (const [what, acked, spec] of cases) {
-    it(what, () => {
-      const w = world(acked);
-      const bytes = frame({ length: 200, type: 0x0800 });
-      send(w.tx, bytes, { header: header(spec) });
-      send(w.tx, bytes, { header: header(spec), cuts: [7, 20] });
-      w.tx.publish();
-      rig.settle();
-      assert.deepEqual(w.tx.drops, { tx_bad_header: 2 });
-      assert.equal(w.tx.used().length, 2);
-      innocent(w, false);
-    });
-  }
-
-  it('TSO4 on what is not IPv4', () => {
-    const w = world(TSO);
-    send(w.tx, frame({ length: 200, type: 0x86dd }), { header: header(tso) });
-    w.tx.publish();
-    rig.settle();
-    assert.deepEqual(w.tx.drops, { tx_bad_header: 1 });
-  });
-
-  it('what the cases above start from passes', () => {
-    const w = world(TSO, 16, PLAIN | features(F_GUEST_CSUM, F_GUEST_TSO4));
-    send(w.tx, frame({ length: 200, type: 0x0800 }), { header: header(tso) });
-    send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 34, offset: 164 }) });
-    send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 14, offset: 184 }) });
-    w.tx.publish();
-    rig.settle();
-    assert.deepEqual(w.tx.drops, {});
-    assert.equal(w.sink.take().length, 3);
   });
 });

@@ -68,6 +68,17 @@ for (const workers of [1, 2]) {
       assert.equal(w.sink.take().length, 1);
     });
 
+    it('a latched ring with a full burst waiting is not polled again', () => {
+      const w = world();
+      rig.control.set(SWITCH_WORKERS, workers);
+      for (let i = 0; i < 63; i++) send(w.bad, frame({ to: mac(9), from: mac(1) }));
+      w.bad.set(RING_DESC, END);
+      traffic(w);
+      assert.equal(poll(40), 1);
+      assert.deepEqual(rig.latched, [w.bad.index]);
+      assert.equal(w.sink.take().length, 1);
+    });
+
     it('a TX ring whose used ring is out of memory: the receiver is not to blame', () => {
       const w = world();
       rig.control.set(SWITCH_WORKERS, workers);

@@ -1,0 +1,76 @@
+// virtio-net headers that ask for what was not negotiated, or cannot be: tx_bad_header.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import {
+  F_CSUM,
+  F_GUEST_CSUM,
+  F_GUEST_TSO4,
+  F_HOST_TSO4,
+  F_VERSION_1,
+  GSO_ECN,
+  GSO_TCPV4,
+  GSO_TCPV6,
+  GSO_UDP,
+  GSO_UDP_L4,
+} from '../../src/abi/virtio.ts';
+import { frame, type HeaderSpec, header, send } from './frames.ts';
+import { innocent, MODERN, rig, world } from './hostile.ts';
+import { features, PLAIN } from './rig.ts';
+
+describe('hostile virtio headers', () => {
+  const TSO = features(F_VERSION_1, F_CSUM, F_HOST_TSO4);
+  const tso: HeaderSpec = { flags: 1, gso: GSO_TCPV4, gsoSize: 1448, start: 34, offset: 16 };
+  const cases: [string, bigint, HeaderSpec][] = [
+    ['NEEDS_CSUM without CSUM', MODERN, { flags: 1, start: 34, offset: 16 }],
+    ['csum_start past the end', TSO, { flags: 1, start: 200, offset: 0 }],
+    ['csum_start at the last byte', TSO, { flags: 1, start: 199, offset: 0 }],
+    ['csum_offset past the end', TSO, { flags: 1, start: 34, offset: 165 }],
+    ['csum_start + csum_offset beyond 16 bits', TSO, { flags: 1, start: 0xffff, offset: 0xffff }],
+    ['csum_start in the Ethernet header', TSO, { flags: 1, start: 13, offset: 16 }],
+    ['GSO without NEEDS_CSUM', TSO, { ...tso, flags: 0 }],
+    ['gso_size 0', TSO, { ...tso, gsoSize: 0 }],
+    ['TSO4 not negotiated', features(F_VERSION_1, F_CSUM), tso],
+    ['TSO6 not negotiated', TSO, { ...tso, gso: GSO_TCPV6 }],
+    ['ECN not negotiated', TSO, { ...tso, gso: GSO_TCPV4 | GSO_ECN }],
+    ['ECN alone', TSO, { ...tso, gso: GSO_ECN }],
+    ['UFO, never offered', TSO, { ...tso, gso: GSO_UDP, offset: 6 }],
+    ['USO, never offered', TSO, { ...tso, gso: GSO_UDP_L4, offset: 6 }],
+    ['gso_type 2, which is none', TSO, { ...tso, gso: 2 }],
+    ['gso_type 0x7f, which is none', TSO, { ...tso, gso: 0x7f }],
+    ['TSO with the checksum elsewhere', TSO, { ...tso, offset: 6 }],
+    ["TCP's header past the end", TSO, { ...tso, start: 181 }],
+  ];
+  for (const [what, acked, spec] of cases) {
+    it(what, () => {
+      const w = world(acked);
+      const bytes = frame({ length: 200, type: 0x0800 });
+      send(w.tx, bytes, { header: header(spec) });
+      send(w.tx, bytes, { header: header(spec), cuts: [7, 20] });
+      w.tx.publish();
+      rig.settle();
+      assert.deepEqual(w.tx.drops, { tx_bad_header: 2 });
+      assert.equal(w.tx.used().length, 2);
+      innocent(w, false);
+    });
+  }
+
+  it('TSO4 on what is not IPv4', () => {
+    const w = world(TSO);
+    send(w.tx, frame({ length: 200, type: 0x86dd }), { header: header(tso) });
+    w.tx.publish();
+    rig.settle();
+    assert.deepEqual(w.tx.drops, { tx_bad_header: 1 });
+  });
+
+  it('what the cases above start from passes', () => {
+    const w = world(TSO, 16, PLAIN | features(F_GUEST_CSUM, F_GUEST_TSO4));
+    send(w.tx, frame({ length: 200, type: 0x0800 }), { header: header(tso) });
+    send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 34, offset: 164 }) });
+    send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 14, offset: 184 }) });
+    w.tx.publish();
+    rig.settle();
+    assert.deepEqual(w.tx.drops, {});
+    assert.equal(w.sink.take().length, 3);
+  });
+});

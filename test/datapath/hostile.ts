@@ -1,0 +1,55 @@
+// What the hostile sender's tests share: a bad guest, a victim, and one that must notice nothing.
+
+import assert from 'node:assert/strict';
+import { F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import { frame, header, mac, Receiver, send } from './frames.ts';
+import type { TestQueue } from './queue.ts';
+import { features, PLAIN, Rig } from './rig.ts';
+
+export const rig = new Rig();
+
+export interface World {
+  tx: TestQueue;
+  sink: Receiver;
+  /** A good buffer of 76 bytes: header and frame. */
+  good: bigint;
+}
+
+export const MODERN = features(F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX);
+
+export function world(acked = MODERN, size = 16, others = PLAIN): World {
+  rig.clear();
+  const bad = rig.port({ features: acked });
+  const [victim, other] = [rig.port({ features: others }), rig.port({ features: others })];
+  const tx = bad.queue(1, { size });
+  bad.queue(0, { size });
+  const sink = new Receiver(victim.queue(0)).fill(100);
+  victim.queue(1);
+  other.queue(1);
+  new Receiver(other.queue(0)).fill(100);
+  const at = bad.alloc(4096);
+  rig.bytes.set(header(), at);
+  rig.bytes.set(frame({ length: 4000 }), at + bad.headerLength);
+  return { tx, sink, good: bad.gpa(at) };
+}
+
+/** Innocent frames still pass, from another port and, unless it is latched, from this one. */
+export function innocent({ tx, sink }: World, latched: boolean): void {
+  const other = rig.ports[2]!.queues[1]!;
+  const bytes = frame({ from: mac(3), to: mac(9) });
+  const before = sink.take().length;
+  assert.equal(before, 0, 'nothing of the bad guest arrived');
+  send(other, bytes);
+  other.publish();
+  if (!latched && tx.free > 0) {
+    send(tx, bytes);
+    tx.publish();
+  }
+  rig.settle();
+  const expected = latched || tx.free === 0 ? [bytes] : [bytes, bytes];
+  assert.deepEqual(
+    sink.take().map((got) => got.frame),
+    expected,
+  );
+  assert.equal(other.used().length, 1);
+}

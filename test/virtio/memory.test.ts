@@ -1,0 +1,100 @@
+// Memory that changes under live rings, and what sessions leave behind.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { RING_STOPPED } from '../../src/abi/layout.ts';
+import { close, eventfd, memfd } from '../../src/linux/index.ts';
+import { openFds } from '../linux/fds.ts';
+import { GUEST_BYTES, PLAIN } from './bench.ts';
+import { ALL, a, BYTES, b, bench, events, pass } from './pair.ts';
+
+describe('memory', () => {
+  it('a new table with live rings: other addresses, the same traffic', () => {
+    // Given back later, so that the new mapping lands below the old one.
+    const spare = memfd('spare', GUEST_BYTES);
+    const hold = bench.window.map(spare, 0, GUEST_BYTES, 4096);
+    close(spare);
+    a.open();
+    b.open();
+    assert.ok(pass());
+    const before = a.linear(0);
+    hold.unmap();
+    a.device.setMemTable([a.region()]);
+    assert.notEqual(a.linear(0), before);
+    for (let i = 0; i < 20; i++) assert.ok(pass());
+  });
+
+  it('a frame posted before a new table arrives after it', () => {
+    a.open();
+    b.open();
+    b.post(0, 2048, true);
+    a.post(1, BYTES.length, false, BYTES);
+    a.device.setMemTable([a.region()]);
+    b.device.setMemTable([b.region()]);
+    bench.settle();
+    assert.equal(b.usedIdx(0), 1);
+  });
+
+  it('the old table is out of use before it is unmapped', () => {
+    a.open();
+    let running = -1;
+    let mapped = 0;
+    bench.onQuiesce = () => {
+      if (running >= 0) return;
+      running = a.device.rings.filter(({ state }) => state !== RING_STOPPED).length;
+      mapped = a.linear(0);
+    };
+    const linear = a.linear(0);
+    assert.ok(linear > 0);
+    a.device.setMemTable([]);
+    // At the first quiesce no ring runs any more, and the memory is still there.
+    assert.equal(running, 0);
+    assert.equal(mapped, linear);
+    assert.equal(a.linear(0), 0);
+    assert.equal(a.device.up, false);
+  });
+
+  it('regions one by one: a repeated ADD and REM are success, and close their fds', () => {
+    b.open();
+    a.device.setFeatures(PLAIN);
+    const before = openFds();
+    a.device.addMemRegion(a.region());
+    a.device.addMemRegion(a.region());
+    assert.equal(openFds(), before);
+    for (const queue of [0, 1]) {
+      a.start(queue);
+      a.device.setVringEnable(queue, true);
+    }
+    assert.ok(pass());
+    for (const queue of [0, 1]) a.device.getVringBase(queue);
+    const { fd, ...region } = a.region();
+    close(fd);
+    a.device.removeMemRegion(region);
+    a.device.removeMemRegion(region);
+    assert.equal(a.device.regions.bytes, 0);
+  });
+
+  it('a bad region in a table is refused with all fds closed', () => {
+    const before = openFds();
+    const bad = { ...a.region(), size: 1n };
+    assert.throws(() => a.device.setMemTable([a.region(), bad]), /not aligned|overlaps/);
+    assert.equal(openFds(), before);
+  });
+});
+
+describe('descriptors', () => {
+  it('500 sessions leave none open and no memory mapped', () => {
+    const before = openFds();
+    for (let i = 0; i < 500; i++) {
+      a.open();
+      a.device.setVringErr(i % 8, eventfd());
+      a.device.setVringKick(1, eventfd());
+      a.device.setVringCall(1, eventfd());
+      if (i % 3 === 0) a.device.getVringBase(1);
+      a.device.disconnected('over');
+      assert.equal(openFds(), before);
+    }
+    assert.equal(bench.window.largestFree(), ALL);
+    assert.deepEqual(events.slice(-2), ['down', 'disconnected']);
+  });
+});
