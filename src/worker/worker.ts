@@ -152,7 +152,12 @@ function run(): void {
     if (budget > 0) pays = Math.max(0, pays - 1);
     if (guarded(armAll, 1) > 0) continue;
     control.set(block + WORKER_PARKED, 1);
-    if (control.get(block + WORKER_GENERATION) !== control.get(block + WORKER_ACK)) {
+    // Looked at after saying so: main bumps or stops first and looks at PARKED after. The wake-up
+    // itself may have been taken by a look at epoll since.
+    if (
+      control.get(block + WORKER_GENERATION) !== control.get(block + WORKER_ACK) ||
+      control.get(block + WORKER_STOP) !== 0
+    ) {
       control.set(block + WORKER_PARKED, 0);
       continue;
     }

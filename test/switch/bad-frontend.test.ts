@@ -104,6 +104,10 @@ describe('a bad front end', { timeout: 120_000 }, () => {
     lab.on('notice', (notice) => notices.push(notice));
     await lab.addPort({ type: 'vhost-user', path });
     traffic = startTraffic(lab, { frames: Number.POSITIVE_INFINITY });
+    // Until the threads have opened what they open, descriptors come.
+    while (traffic.counts().some(({ received }) => received === 0)) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   });
   after(async () => {
     await traffic.stop();
