@@ -11,6 +11,8 @@ export interface CircleCase {
   /** Frame length, bytes. */
   size: number;
   mergeable: boolean;
+  /** Entries in the generator's rings. */
+  ring: number;
   /** Seconds measured. */
   seconds: number;
   pages: 'none' | 'huge';
@@ -38,12 +40,18 @@ export async function circle(contender: Contender, what: CircleCase): Promise<Ci
     try {
       const generator = await Testpmd.start({
         name: `gen${process.pid}`,
-        ports: sockets.map((virtioUser) => ({ virtioUser, mrgRxbuf: what.mergeable })),
+        ports: sockets.map((virtioUser) => ({
+          virtioUser,
+          mrgRxbuf: what.mergeable,
+          queueSize: what.ring,
+        })),
         pages: what.pages,
         memory: 512,
         mbufs: 32768,
         mainCpu: 1 - DUT_CPU,
         cpu: 1 - DUT_CPU,
+        // The last --txd and --rxd count; the default is 1024.
+        extraArgs: [`--txd=${what.ring}`, `--rxd=${what.ring}`],
       });
       try {
         const { mpps, cost } = await measure(generator, running, what);
@@ -63,11 +71,12 @@ export async function circle(contender: Contender, what: CircleCase): Promise<Ci
 async function measure(
   generator: Testpmd,
   running: { cost(): Promise<number | undefined> },
-  { size, seconds }: CircleCase,
+  { size, seconds, ring }: CircleCase,
 ): Promise<{ mpps: number; cost: number | undefined }> {
   await generator.waitLinkUp();
   await generator.cmd(`set txpkts ${size}`);
-  await generator.start('tx_first 32');
+  // As many frames as peers.md says, as far as the rings hold them.
+  await generator.start(`tx_first ${Math.min(32, ring / 32)}`);
   // Warm up: compilers, caches, the first seconds of a new process.
   await sleep(1500);
   await running.cost();

@@ -1,5 +1,6 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
-// Run: npm run bench -- [--cases circle,iperf] [--sizes 64,1518] [--rounds 3] [--seconds 3] [--json]
+// Run: npm run bench -- [--cases circle,iperf] [--sizes 64,1518] [--rings 1024]
+//   [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
 // cache line travels between the two CPUs) stands beside each run; compare near with near.
@@ -17,6 +18,7 @@ const { values } = parseArgs({
   options: {
     cases: { type: 'string', default: 'circle,iperf' },
     sizes: { type: 'string', default: '64,1518' },
+    rings: { type: 'string', default: '1024' },
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '3' },
     json: { type: 'boolean', default: false },
@@ -52,25 +54,26 @@ async function circles(): Promise<void> {
   // The reference is the last one; ratios are against it, round by round.
   const contenders: Contender[] = [vhop('wire'), vhop('switch'), vhostPmd()];
   const huge = freeHugePages() >= 512;
-  for (const size of values.sizes.split(',').map(Number)) {
-    say(
-      `\n${size} B frames, split rings, mergeable, ${huge ? '2 MiB' : '4 KiB'} pages, Mpps both ways`,
-    );
-    const all = await inTurn(contenders, (contender) =>
-      circle(contender, { size, mergeable: true, seconds, pages: huge ? 'huge' : 'none' }),
-    );
-    const reference = all.at(-1)!;
-    for (const [i, contender] of contenders.entries()) {
-      const runs = all[i]!;
-      const rate = median(runs.map((r, k) => r.mpps / reference[k]!.mpps));
-      const cost = median(runs.map((r, k) => (reference[k]!.cost ?? 0) / (r.cost ?? Number.NaN)));
+  for (const ring of values.rings.split(',').map(Number)) {
+    for (const size of values.sizes.split(',').map(Number)) {
       say(
-        `  ${contender.name.padEnd(20)} ${show(median(runs.map((r) => r.mpps)), 2)} Mpps ` +
-          `(${rate.toFixed(2)}x), ${show(median(runs.map((r) => r.cost ?? Number.NaN)))} ns/frame ` +
-          `(${cost.toFixed(2)}x cheaper)   ${lines(runs)}`,
+        `\n${size} B frames, rings of ${ring}, split, mergeable, ${huge ? 2048 : 4} KiB pages, Mpps both ways`,
       );
+      const what = { size, ring, mergeable: true, seconds, pages: huge ? 'huge' : 'none' } as const;
+      const all = await inTurn(contenders, (contender) => circle(contender, what));
+      const reference = all.at(-1)!;
+      for (const [i, contender] of contenders.entries()) {
+        const runs = all[i]!;
+        const rate = median(runs.map((r, k) => r.mpps / reference[k]!.mpps));
+        const cost = median(runs.map((r, k) => (reference[k]!.cost ?? 0) / (r.cost ?? Number.NaN)));
+        say(
+          `  ${contender.name.padEnd(20)} ${show(median(runs.map((r) => r.mpps)), 2)} Mpps ` +
+            `(${rate.toFixed(2)}x), ${show(median(runs.map((r) => r.cost ?? Number.NaN)))} ns/frame ` +
+            `(${cost.toFixed(2)}x cheaper)   ${lines(runs)}`,
+        );
+      }
+      results.push({ case: 'circle', size, ring, runs: all });
     }
-    results.push({ case: 'circle', size, runs: all });
   }
 }
 

@@ -1,7 +1,7 @@
 // The one copy.
 
 /** Above this many bytes the engine's memory.copy wins over the inline loop (bench/copy.ts). */
-const INLINE: u32 = 2048;
+const INLINE: u32 = 1024;
 
 /** Copies `len` bytes exactly; the two do not overlap. */
 export function copy(to: u32, from: u32, len: u32): void {
