@@ -1,0 +1,71 @@
+// Where the inline copy loop and the engine's memory.copy cross: src/datapath/copy.ts compiled twice,
+// once for each. Run: node bench/copy.ts
+
+import { readFileSync } from 'node:fs';
+
+const SIZES = [64, 128, 256, 512, 1024, 1500, 4096];
+/** Bytes between buffers; how many buffers are copied in turn decides which cache they lie in. */
+const STRIDE = 4352;
+const PLACES = { 'in L1': 4, 'in L2': 128, 'out of L2': 2048 };
+const COPIES = 4096;
+const ROUNDS = 30;
+const LOOP = `
+export function many(to: u32, from: u32, len: u32, n: u32, mask: u32): void {
+  for (let i: u32 = 0; i < n; i++) {
+    copy(to + (i & mask) * ${STRIDE}, from + (i & mask) * ${STRIDE}, len);
+  }
+}`;
+
+// Imported by a name that types do not follow: the compiler's own would redefine `console` for all.
+const compiler: string = 'assemblyscript/asc';
+const asc: {
+  compileString(
+    source: string,
+    options: Record<string, unknown>,
+  ): Promise<{ error: Error | null; binary: Uint8Array | null; stderr: object }>;
+} = (await import(compiler)).default;
+
+type Many = (to: number, from: number, len: number, n: number, mask: number) => void;
+
+const memory = new WebAssembly.Memory({ initial: 65536, maximum: 65536, shared: true });
+const source = readFileSync(new URL('../src/datapath/copy.ts', import.meta.url), 'utf8');
+
+/** The copy with another threshold: 0 always calls memory.copy, a large one never does. */
+async function variant(threshold: number): Promise<Many> {
+  const text = source.replace(/(INLINE: u32 =) \d+/, `$1 ${threshold}`) + LOOP;
+  if (text === source + LOOP) throw new Error('src/datapath/copy.ts has no INLINE to replace');
+  const { error, binary, stderr } = await asc.compileString(text, {
+    optimizeLevel: 3,
+    runtime: 'stub',
+    importMemory: true,
+    sharedMemory: true,
+    initialMemory: 65536,
+    maximumMemory: 65536,
+    enable: ['simd', 'threads', 'bulk-memory'],
+  });
+  if (error || !binary) throw new Error(`asc: ${stderr}`);
+  const module = new WebAssembly.Module(new Uint8Array(binary));
+  return new WebAssembly.Instance(module, { env: { memory } }).exports['many'] as Many;
+}
+
+/** Nanoseconds a copy, the median of ROUNDS. */
+function measure(many: Many, len: number, buffers: number): number {
+  const times: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const start = performance.now();
+    many(0x1000_0000, 0x2000_0000, len, COPIES, buffers - 1);
+    times.push(((performance.now() - start) * 1e6) / COPIES);
+  }
+  return times.sort((a, b) => a - b)[ROUNDS >> 1]!;
+}
+
+const loop = await variant(1 << 30);
+const engine = await variant(0);
+console.log('ns a copy, inline loop / memory.copy');
+for (const [place, buffers] of Object.entries(PLACES)) {
+  const cells = SIZES.map((size) => {
+    const [a, b] = [measure(loop, size, buffers), measure(engine, size, buffers)];
+    return `${size} B ${a.toFixed(1)}/${b.toFixed(1)}`;
+  });
+  console.log(`  ${place.padEnd(10)} ${cells.join('   ')}`);
+}
