@@ -3,6 +3,7 @@
 // Receive buffers are gathered ahead in stages, like frames: {LINEAR u32, LEN u32, HEAD u32}, 16 B
 // each in scratch. LINEAR 0 marks a buffer of several descriptors (or a bad one), walked when used.
 // The used entries of all frames become visible with one index store, after the last copy.
+// Long, because gathering, making room and filling share the state of one ring's burst.
 
 import {
   DROP_RX_BAD_CHAIN,

@@ -2,7 +2,8 @@
 // process) sets up, kept consistent with what the workers see.
 //
 // Every change follows one pattern: take the rings concerned from the workers, quiesce, change,
-// publish. Methods return when that is done, so a session may acknowledge at once.
+// publish. Methods return when that is done, so a session may acknowledge at once. The file is long
+// because that pattern is kept in one place for features, memory and rings alike.
 
 import {
   BROKEN_NONE,

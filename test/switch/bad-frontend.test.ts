@@ -15,28 +15,7 @@ import {
   recvWithFds,
   sendWithFds,
 } from '../../src/linux/index.ts';
-
-type Message = { bytes: Buffer; fds?: number[] };
-
-function message(request: number, payload: Buffer = Buffer.alloc(0), fds: number[] = []): Message {
-  const header = Buffer.alloc(12);
-  header.writeUInt32LE(request, 0);
-  header.writeUInt32LE(1, 4);
-  header.writeUInt32LE(payload.length, 8);
-  return { bytes: Buffer.concat([header, payload]), fds };
-}
-
-/** Little-endian u32 or (bigint) u64 words. */
-function words(...values: (number | bigint)[]): Buffer {
-  return Buffer.concat(
-    values.map((value) => {
-      const word = Buffer.alloc(typeof value === 'bigint' ? 8 : 4);
-      if (typeof value === 'bigint') word.writeBigUInt64LE(value);
-      else word.writeUInt32LE(value);
-      return word;
-    }),
-  );
-}
+import { type Message, message, words } from './raw.ts';
 
 const table = (...regions: bigint[][]) => words(regions.length, 0, ...regions.flat());
 const file = (size: number) => memfd('bad', size);
