@@ -1,4 +1,5 @@
-// iperf3 between two TCG guests, over a contender or over TAP + kernel bridge.
+// iperf3 between two TCG guests: over a contender, over QEMU's own stream socket, over TAP + kernel
+// bridge.
 
 import { join } from 'node:path';
 import { Guest, type GuestOptions } from '../test/peers/guest.ts';
@@ -47,6 +48,22 @@ export async function overContender(contender: Contender, seconds: number): Prom
     } finally {
       await running.stop();
     }
+  } finally {
+    removeFolder(folder);
+  }
+}
+
+export async function overStream(seconds: number): Promise<IperfResult> {
+  const folder = temporaryFolder();
+  const stream = join(folder, 's');
+  try {
+    return await measure(
+      [
+        { name: 'a', nics: [{ backend: { stream, server: true } }] },
+        { name: 'b', nics: [{ backend: { stream } }] },
+      ],
+      seconds,
+    );
   } finally {
     removeFolder(folder);
   }

@@ -12,7 +12,7 @@ import { VERSION } from '../src/version.ts';
 import { requirePeers } from '../test/peers/process.ts';
 import { type CircleResult, circle } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
-import { type IperfResult, overBridge, overContender } from './guests.ts';
+import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
 
 const { values } = parseArgs({
   options: {
@@ -86,6 +86,7 @@ async function guests(): Promise<void> {
   const ways: [name: string, run: () => Promise<IperfResult>][] = [
     ['vhop switch', () => overContender(vhop('switch'), seconds)],
     ['vhost PMD tso=1', () => overContender(vhostPmd({ tso: true }), seconds)],
+    ['QEMU netdev stream', () => overStream(seconds)],
     ['TAP + bridge', () => overBridge(seconds)],
   ];
   const all = await inTurn(ways, ([, run]) => run());

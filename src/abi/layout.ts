@@ -132,8 +132,6 @@ export const RING_ARMED = 80;
 export const RING_EMPTY = 84;
 /** u32 BROKEN_*, valid while RING_STATE is RING_BROKEN. */
 export const RING_REASON = 88;
-/** u32 avail index seen when the ring was last full: patience is not renewed before it moves. */
-export const RING_STUCK = 92;
 // Line 2: counters, u64, same writer as line 1 but RING_KICKS (the worker's host side).
 export const RING_FRAMES = 128;
 export const RING_BYTES = 136;

@@ -55,7 +55,9 @@ import {
   GSO_NONE,
   GSO_TCPV4,
   HDR_F_NEEDS_CSUM,
+  HDR_GSO_TYPE,
   HDR_LEN,
+  HDR_NUM_BUFFERS,
 } from '../abi/virtio';
 import { copy, openRead, readInto } from './copy';
 import { COUNT, ETH, HDR, KEPT, LEN, PARTS } from './frame';
@@ -122,7 +124,7 @@ function gatherBuffers(ring: u32, to: u32): bool {
 /** What keeps this frame from this port: a drop reason + 1, or 0. */
 function unacceptable(frame: u32, at: u32): u32 {
   const limit = load<u32>(at, PORT_MAX_FRAME);
-  const gso = <u32>load<u8>(frame, HDR + 1);
+  const gso = <u32>load<u8>(frame, HDR + HDR_GSO_TYPE);
   if (limit != 0 && gso == GSO_NONE && load<u32>(frame, LEN) > limit) return DROP_RX_MTU + 1;
   if (load<u16>(frame, HDR) == 0) return 0;
   const features = load<u64>(at, PORT_FEATURES);
@@ -207,7 +209,7 @@ function makeRoom(ring: u32, need: u32): i32 {
 function compose(frame: u32, hdrLen: u32, buffers: u32): void {
   const out = scratch + SCRATCH_OUT;
   v128.store(out, v128.load(frame, HDR));
-  if (hdrLen == HDR_LEN) store<u16>(out, <u16>buffers, 10);
+  if (hdrLen == HDR_LEN) store<u16>(out, <u16>buffers, HDR_NUM_BUFFERS);
   v128.store(out + hdrLen, v128.load(frame, ETH));
 }
 
@@ -264,7 +266,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
       const linear = load<u32>(buffer);
       if (linear != 0 && load<u32>(buffer, 4) >= need) {
         v128.store(linear, v128.load(frame, HDR));
-        if (hdrLen == HDR_LEN) store<u16>(linear, 1, 10);
+        if (hdrLen == HDR_LEN) store<u16>(linear, 1, HDR_NUM_BUFFERS);
         v128.store(linear + hdrLen, v128.load(frame, ETH));
         let to = linear + hdrLen + KEPT;
         const parts = load<u32>(frame, PARTS);

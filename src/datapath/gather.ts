@@ -34,7 +34,11 @@ import {
   GSO_NONE,
   GSO_TCPV4,
   GSO_TCPV6,
+  HDR_CSUM_OFFSET,
+  HDR_CSUM_START,
   HDR_F_NEEDS_CSUM,
+  HDR_GSO_SIZE,
+  HDR_GSO_TYPE,
 } from '../abi/virtio';
 import { closeRead, openRead, readInto } from './copy';
 import {
@@ -178,10 +182,10 @@ function peel(frame: u32, segments: u32, hdrLen: u32, len: u32): void {
 function checkHeader(frame: u32, features: u64): void {
   const flags = <u32>load<u8>(frame, HDR) & HDR_F_NEEDS_CSUM;
   store<u8>(frame, <u8>flags, HDR);
-  const gso = <u32>load<u8>(frame, HDR + 1);
+  const gso = <u32>load<u8>(frame, HDR + HDR_GSO_TYPE);
   const len = load<u32>(frame, LEN);
-  const start = <u32>load<u16>(frame, HDR + 6);
-  const offset = <u32>load<u16>(frame, HDR + 8);
+  const start = <u32>load<u16>(frame, HDR + HDR_CSUM_START);
+  const offset = <u32>load<u16>(frame, HDR + HDR_CSUM_OFFSET);
   if (flags != 0) {
     if (!(features & (1 << F_CSUM)) || start < <u32>MIN_FRAME || start + offset + 2 > len) {
       drop(frame, DROP_TX_BAD_HEADER);
@@ -198,7 +202,7 @@ function checkHeader(frame: u32, features: u64): void {
   if (
     !allowed ||
     flags == 0 ||
-    load<u16>(frame, HDR + 4) == 0 ||
+    load<u16>(frame, HDR + HDR_GSO_SIZE) == 0 ||
     offset != 16 ||
     start + 20 > len ||
     !ethertypeFits(frame, kind)

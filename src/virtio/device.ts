@@ -102,8 +102,7 @@ export class NetDevice implements Backend {
     this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
       const ring = new Ring(host.control, ringIndex(options.port, queue), queue);
       ring.setCallFd(-1);
-      // Spread what guests send over the workers, port by port and pair by pair.
-      ring.setWorker((options.port + (queue >> 1)) % host.pool.size);
+      ring.setWorker(this.#workerOf(ring));
       return ring;
     });
     host.control.set(this.#block + PORT_RINGS, this.rings.length);
@@ -168,6 +167,7 @@ export class NetDevice implements Backend {
     ring.kickFd = -1;
   }
 
+  /** What guests send is spread over the workers, port by port and pair by pair. */
   #workerOf(ring: Ring): number {
     return (this.#port + (ring.queue >> 1)) % this.#host.pool.size;
   }

@@ -5,7 +5,6 @@ import {
   BROKEN_HEAD,
   BROKEN_NONE,
   BROKEN_TRAP,
-  NO_PORT,
   RING_ARMED,
   RING_AVAIL,
   RING_BROKEN,
@@ -23,7 +22,6 @@ import {
   RING_SIZE,
   RING_STATE,
   RING_STOPPED,
-  RING_STUCK,
   RING_USED,
   RING_USED_IDX,
   RING_WORKER,
@@ -123,7 +121,6 @@ export class Ring {
     this.set(RING_ARMED, 0);
     this.set(RING_EMPTY, 0);
     this.set(RING_LOCK, 0);
-    this.set(RING_STUCK, NO_PORT);
     this.set(RING_REASON, BROKEN_NONE);
     this.reported = false;
     // Kicks that nobody waits for: EVENT_IDX keeps its stale event.

@@ -2,6 +2,7 @@
 
 import { Worker } from 'node:worker_threads';
 import {
+  NO_RING,
   SWITCH_WORKERS,
   WORKER_ACK,
   WORKER_BASE,
@@ -13,9 +14,8 @@ import {
 } from '../abi/layout.ts';
 import { close, EPOLLET, EPOLLIN, Epoll, eventfd, signal } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
+import type { WorkerData } from './worker.ts';
 
-/** Kicks of a ring carry its index; the wake-up eventfd carries this. */
-const WAKE = 0xffff_ffff;
 /** Nanoseconds a worker polls on before it sleeps, while that pays (worker.ts). */
 const SPIN = 20_000;
 /** A poll round takes microseconds; a worker silent for this long is lost. Milliseconds. */
@@ -44,12 +44,13 @@ export class WorkerPool {
       const block = WORKER_BASE + id * WORKER_STRIDE;
       const epoll = new Epoll();
       const wake = eventfd();
-      epoll.add(wake, EPOLLIN | EPOLLET, WAKE);
+      // Kicks carry their ring's index; this carries none.
+      epoll.add(wake, EPOLLIN | EPOLLET, NO_RING);
       // Nothing to run before its first poll: until then it counts as parked.
       control.set(block + WORKER_PARKED, 1);
       control.set(block + WORKER_SPIN, SPIN);
       const thread = new Worker(new URL('./worker.ts', import.meta.url), {
-        workerData: { id, memory: control.memory, epollFd: epoll.fd, mainFd },
+        workerData: { id, memory: control.memory, epollFd: epoll.fd, mainFd } satisfies WorkerData,
       });
       const done = new Promise<void>((resolve) => {
         thread.once('exit', () => {

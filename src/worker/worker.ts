@@ -5,6 +5,7 @@
 
 import { workerData } from 'node:worker_threads';
 import {
+  MAX_RINGS,
   NO_RING,
   RING_BASE,
   RING_CALL_FD,
@@ -36,9 +37,6 @@ export interface WorkerData {
   mainFd: number;
 }
 
-/** epoll data of the wake-up eventfd; kicks carry their ring index. */
-export const WAKE = NO_RING;
-
 /** Every so many polls one is timed, for ns per frame. */
 const SAMPLE = 16;
 /** Polls between two looks at the clock while spinning. */
@@ -56,10 +54,10 @@ const { id, memory, epollFd, mainFd } = workerData as WorkerData;
 const control = new Control(memory);
 const block = WORKER_BASE + id * WORKER_STRIDE;
 const epoll = Epoll.adopt(epollFd, 256);
-const calls = new Int32Array(memory.buffer, 0, RING_BASE / 4 + (RING_STRIDE / 4) * 4096);
+const calls = new Int32Array(memory.buffer, 0, (RING_BASE + RING_STRIDE * MAX_RINGS) / 4);
 const sums = new Float64Array(memory.buffer, block, WORKER_STRIDE / 8);
 const counters = new BigUint64Array(memory.buffer, block, WORKER_STRIDE / 8);
-const kicks = new BigUint64Array(memory.buffer, RING_BASE, (RING_STRIDE / 8) * 4096);
+const kicks = new BigUint64Array(memory.buffer, RING_BASE, (RING_STRIDE * MAX_RINGS) / 8);
 
 const datapath = loadDatapath(memory, {
   call(ring) {
@@ -86,7 +84,8 @@ function takeKicks(timeout: number): number {
   if (timeout !== 0) control.set(block + WORKER_PARKED, 0);
   for (let i = 0; i < n; i++) {
     const ring = epoll.data(i);
-    if (ring === WAKE) continue;
+    // The wake-up eventfd: it has done its work.
+    if (ring === NO_RING) continue;
     kicks[(ring * RING_STRIDE + RING_KICKS) >> 3]!++;
     guarded(() => activate(ring));
   }

@@ -1,7 +1,7 @@
 // iperf3 with datagrams.
 
 import type { Guest } from '../peers/guest.ts';
-import { waitFor } from '../peers/process.ts';
+import { serve } from '../peers/iperf.ts';
 
 /** Datagrams sent, and received by the time the sender's word of the end arrived. */
 export interface UdpResult {
@@ -16,10 +16,7 @@ export async function udp(
   address: string,
   flags = '',
 ): Promise<UdpResult> {
-  const daemon = await server.spawn('exec iperf3 -s -1');
-  const listening = async (): Promise<boolean> =>
-    (await server.run('netstat -tln | grep -q :5201', { ok: false })).status === 0;
-  await waitFor(listening, 10_000, 'iperf3 -s');
+  const daemon = await serve(server);
   try {
     const { stdout } = await client.run(
       `iperf3 -J -u -b 20M -l 1400 -t 1 ${flags} -c ${address} --connect-timeout 5000`,
