@@ -4,16 +4,20 @@
 //
 //   0x0000_0000  unused, so that 0 means "no address"
 //   0x0000_1000  switch block                      written by main, FDB counters by workers
+//   0x0000_2000  pager block                       see below
 //   0x0001_0000  worker blocks   16 x 4 KiB
 //   0x0002_0000  port blocks    256 x 256 B        written by main
 //   0x0003_0000  region tables  256 x 64 x 32 B    written by main, under quiesce
+//   0x000b_0000  slot stamps   2048 x u32          workers
+//   0x000b_2000  slot records  2048 x 16 B         whoever holds the pager's lock
 //   0x0010_0000  ring blocks   4096 x 512 B        line 0 by main, the rest by the ring's owner
 //   0x0030_0000  flow tables    256 x 1 KiB        written by the worker that hears a flow
 //   0x0040_0000  FDB keys       32 Ki x 8 x u64    CAS by workers and main
 //   0x0060_0000  FDB ages       32 Ki x 8 x u32    seconds
 //   0x0080_0000  scratch        16 x 512 KiB       private to one worker
-//   0x0100_0000  driver heap    48 MiB             in-process drivers' private state (memory/heap.ts)
-//   0x0400_0000  window: guest memory, 2 MiB slots (memory/window.ts)
+//   0x0100_0000  driver heap    32 MiB             in-process drivers' private state
+//   0x0300_0000  page tables    16 MiB             u32 per 2 MiB of a paged region's file
+//   0x0400_0000  window: guest memory (memory/window.ts)
 
 export const PAGE = 0x1000;
 export const SLOT = 0x20_0000;
@@ -41,6 +45,47 @@ export const SWITCH_FDB_FULL = SWITCH_BASE + 72;
 export const FORWARD_SWITCH = 0;
 export const FORWARD_WIRE = 1;
 
+// --- pager: guest memory that is mapped 2 MiB at a time (datapath/pager.ts, memory/pager.ts) -----
+export const PAGER_BASE = 0x2000;
+/** u32 paged regions of all ports; 0: workers do not look at the rest (main). */
+export const PAGER_REGIONS = PAGER_BASE + 0;
+/** u32 linear address of slot 0, and how many slots of SLOT bytes follow it (main, once). */
+export const PAGER_FIRST = PAGER_BASE + 4;
+export const PAGER_SLOTS = PAGER_BASE + 8;
+/** u32 0 or 1: the lock for what follows and for slot records; never held over a system call. */
+export const PAGER_LOCK = PAGER_BASE + 64;
+/** u32 free slots, and the first of them + 1; the list goes on in SLOT_NEXT. */
+export const PAGER_FREE = PAGER_BASE + 68;
+export const PAGER_FREE_FIRST = PAGER_BASE + 72;
+/** u32 evicted slots that a worker may still be using; first and last + 1, oldest first. */
+export const PAGER_LIMBO = PAGER_BASE + 76;
+export const PAGER_LIMBO_FIRST = PAGER_BASE + 80;
+export const PAGER_LIMBO_LAST = PAGER_BASE + 84;
+/** u32 the slot looked at next for eviction. */
+export const PAGER_HAND = PAGER_BASE + 88;
+/** u32 1: somebody found no slot; evict all that can be. Any worker. */
+export const PAGER_WANTED = PAGER_BASE + 92;
+/** u32 rounds begun by all workers while there are paged regions; atomic add, wraps. */
+export const PAGER_CLOCK = PAGER_BASE + 128;
+
+export const MAX_SLOTS = 2048;
+/** u32 by slot: PAGER_CLOCK of the round that last used it. */
+export const SLOT_STAMPS = 0xb_0000;
+export const SLOT_RECORDS = 0xb_2000;
+export const SLOT_RECORD = 16;
+/** u32 linear address of the page table entry that names the slot; 0: none does. */
+export const SLOT_ENTRY = 0;
+/** u32 linear address of the page table of the region whose file is mapped in it; 0: none. */
+export const SLOT_TABLE = 4;
+/** u32 next slot of the list it is in, + 1. */
+export const SLOT_NEXT = 8;
+/** u32 in limbo: PAGER_CLOCK when it was evicted. */
+export const SLOT_SINCE = 12;
+
+/** Page table entries: not mapped, being mapped by a worker; else the slot's linear address. */
+export const PAGE_ABSENT = 0;
+export const PAGE_BUSY = 1;
+
 // --- worker block -------------------------------------------------------------------------------
 export const MAX_WORKERS = 16;
 export const WORKER_BASE = 0x1_0000;
@@ -59,6 +104,8 @@ export const WORKER_SPIN = 16;
 export const WORKER_LOCKED = 64;
 /** u32 ring being worked on, or NO_RING: the culprit if the worker traps. */
 export const WORKER_CURRENT = 68;
+/** u32 PAGER_CLOCK when its round began: of slots evicted before that it holds none. */
+export const WORKER_ROUND = 72;
 // u64 counters and f64 sums, written by the worker.
 export const WORKER_POLLS = 128;
 export const WORKER_FRAMES = 136;
@@ -67,6 +114,11 @@ export const WORKER_SLEEPS = 144;
 export const WORKER_SAMPLED_NS = 152;
 export const WORKER_SAMPLED_FRAMES = 160;
 export const WORKER_TRAPS = 168;
+/** u64 2 MiB pages mapped and evicted by this worker. */
+export const WORKER_PAGES_IN = 176;
+export const WORKER_EVICTIONS = 184;
+/** f64 nanoseconds spent mapping pages. */
+export const WORKER_PAGING_NS = 192;
 export const NO_RING = 0xffff_ffff;
 
 // --- port block ---------------------------------------------------------------------------------
@@ -79,11 +131,13 @@ export const PORT_STATE = 0;
 export const PORT_HDR_LEN = 4;
 /** u64 negotiated features. */
 export const PORT_FEATURES = 8;
-/** u32 regions in this port's table. */
+/** u32 regions in this port's table that are mapped whole. */
 export const PORT_REGIONS = 16;
+/** u32 paged regions; they follow the whole ones. */
+export const PORT_PAGED = 28;
 /** u32 rings configured: 2 x queue pairs. */
 export const PORT_RINGS = 20;
-/** u32 number of RX rings that may be delivered to; their pair numbers follow as u8[8]. */
+/** u32 number of RX rings that may be delivered to; their pair numbers are u8[8] in PORT_RX_LIST. */
 export const PORT_RX_PAIRS = 24;
 export const PORT_RX_LIST = 32;
 /** u32 the other port of a wire, or NO_PORT. */
@@ -101,7 +155,16 @@ export const REGION_BASE = 0x3_0000;
 export const REGION_STRIDE = 32;
 export const REGION_GPA = 0; // u64
 export const REGION_SIZE = 8; // u64
-export const REGION_LINEAR = 16; // u32
+/** u32 whole: linear address of its start. */
+export const REGION_LINEAR = 16;
+/** u32 paged: bytes from the start of its first file page to its own start. */
+export const REGION_SKEW = 16;
+/** u32 paged: linear address of its page table, one entry a file page. */
+export const REGION_TABLE = 20;
+/** i32 paged: its file, open for as long as it is in the table. */
+export const REGION_FD = 24;
+/** u32 paged: number of its first file page, in units of SLOT. */
+export const REGION_PAGE = 28;
 
 // --- ring block ---------------------------------------------------------------------------------
 // Ring index = port * RINGS_PER_PORT + virtqueue index; even ones are RX (to the guest).
@@ -203,7 +266,11 @@ export const SCRATCH_RX_SEGMENTS_END = 0x6_0000;
 export const MAX_SEGMENTS = 1024;
 
 export const HEAP_BASE = 0x100_0000;
-export const HEAP_SIZE = 0x300_0000;
+export const HEAP_SIZE = 0x200_0000;
+
+/** Page tables: 8 TiB of paged guest memory. */
+export const TABLES_BASE = 0x300_0000;
+export const TABLES_SIZE = 0x100_0000;
 
 /** Longest frame a guest may send: 64 KiB of IP, Ethernet and two VLAN tags. */
 export const MAX_FRAME = 65535 + 14 + 8;

@@ -5,3 +5,9 @@ export declare function signalCall(ring: u32): void;
 
 /** Tells main that a ring was latched broken. */
 export declare function signalLatched(ring: u32): void;
+
+/**
+ * Maps 2 MiB page `page` of the file `fd` at linear address `linear`; false when the kernel refuses.
+ * Nobody uses what was mapped there before.
+ */
+export declare function pageIn(fd: i32, page: u32, linear: u32): bool;

@@ -2,17 +2,25 @@
 //
 // Every address a guest names comes through here, with its length, and is checked to the byte
 // against the regions of that guest's own port. Region tables change only under quiesce.
+//
+// Regions that are mapped whole come first and are all that most ports have. Those that are paged
+// follow them, and are looked at when no whole one answers; what they answer holds until the end of
+// the round (pager.ts).
 
 import {
   MAX_REGIONS,
+  PORT_PAGED,
   PORT_REGIONS,
   REGION_BASE,
   REGION_GPA,
   REGION_LINEAR,
   REGION_SIZE,
+  REGION_SKEW,
   REGION_STRIDE,
+  SLOT,
 } from '../abi/layout';
 import { portAt } from './layout';
+import { resident } from './pager';
 
 function regionsOf(port: u32): u32 {
   return REGION_BASE + port * (MAX_REGIONS * REGION_STRIDE);
@@ -20,7 +28,8 @@ function regionsOf(port: u32): u32 {
 
 /**
  * Linear address of `len` bytes at guest-physical `addr`, or 0 unless all of them lie in one region
- * of `port`. A length of 0 is inside wherever its address is.
+ * of `port`, and in one 2 MiB page where that is paged. A length of 0 is inside wherever its address
+ * is. Also 0 when their page cannot be mapped now (`missing`, pager.ts).
  */
 export function translate(port: u32, addr: u64, len: u32): u32 {
   let region = regionsOf(port);
@@ -33,10 +42,15 @@ export function translate(port: u32, addr: u64, len: u32): u32 {
       return load<u32>(region, REGION_LINEAR) + <u32>offset;
     }
   }
-  return 0;
+  if (load<u32>(portAt(port), PORT_PAGED) == 0) return 0;
+  const linear = locatePaged(port, addr);
+  return linear != 0 && <u64>len <= room ? linear : 0;
 }
 
-/** Bytes mapped from the address last given to `locate` to the end of its region. */
+/**
+ * Bytes mapped from the address last given to `locate` to the end of its region, or of its page
+ * where that is paged.
+ */
 export let room: u64 = 0;
 
 /** Linear address of guest-physical `addr`, or 0; `room` says how far it reaches. */
@@ -49,6 +63,25 @@ export function locate(port: u32, addr: u64): u32 {
     if (offset < size) {
       room = size - offset;
       return load<u32>(region, REGION_LINEAR) + <u32>offset;
+    }
+  }
+  return load<u32>(portAt(port), PORT_PAGED) != 0 ? locatePaged(port, addr) : 0;
+}
+
+function locatePaged(port: u32, addr: u64): u32 {
+  let region = regionsOf(port) + load<u32>(portAt(port), PORT_REGIONS) * REGION_STRIDE;
+  const end = region + load<u32>(portAt(port), PORT_PAGED) * REGION_STRIDE;
+  for (; region < end; region += REGION_STRIDE) {
+    const offset = addr - load<u64>(region, REGION_GPA);
+    const size = load<u64>(region, REGION_SIZE);
+    if (offset < size) {
+      // Pages are those of the file, so that huge ones are mapped as they are.
+      const at = offset + load<u32>(region, REGION_SKEW);
+      const within = <u32>at & (<u32>SLOT - 1);
+      const linear = resident(region, <u32>(at / SLOT));
+      if (linear == 0) return 0;
+      room = min<u64>(size - offset, <u32>SLOT - within);
+      return linear + within;
     }
   }
   return 0;

@@ -11,6 +11,7 @@ import {
   BROKEN_TRAP,
   MAX_RINGS,
   NO_RING,
+  PAGER_REGIONS,
   PORT_ABSENT,
   PORT_RINGS,
   PORT_STATE,
@@ -35,6 +36,7 @@ import {
 } from '../abi/layout';
 import { pollRing } from './forward';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
+import { beginRound, slotsShort } from './pager';
 import { arm, disarm, latch } from './split';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
@@ -87,7 +89,11 @@ function follow(): void {
 export function poll(): u32 {
   follow();
   let moved: u32 = 0;
+  const paging = load<u32>(PAGER_REGIONS) != 0;
+  if (paging) beginRound();
   for (let i: u32 = 0; i < active; ) {
+    // Between two rings no page is in use either: each has the slots it needs, not only the first.
+    if (paging && i > 0 && slotsShort()) beginRound();
     const ring = load<u32>(activeAt(i));
     // A trap leaves the round before its ring is off the list: it must not be polled again.
     const n = pollable(ring) ? pollRing(ring) : 0;

@@ -44,6 +44,15 @@ export class Control {
     return (Atomics.add(this.#u32, address >>> 2, by) + by) >>> 0;
   }
 
+  /** Takes the lock at `address`, which workers hold for a bounded number of loads and stores. */
+  lock(address: number): void {
+    while (Atomics.compareExchange(this.#u32, address >>> 2, 0, 1) !== 0) {}
+  }
+
+  unlock(address: number): void {
+    this.set(address, 0);
+  }
+
   /** Sleeps up to `ms` while the u32 at `address` is `value`. */
   pause(address: number, value: number, ms: number): void {
     Atomics.wait(this.#u32, address >>> 2, value | 0, ms);

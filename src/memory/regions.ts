@@ -2,17 +2,25 @@
 
 import {
   MAX_REGIONS,
+  PAGE,
   PORT_BASE,
+  PORT_PAGED,
   PORT_REGIONS,
   PORT_STRIDE,
   REGION_BASE,
+  REGION_FD,
   REGION_GPA,
   REGION_LINEAR,
+  REGION_PAGE,
   REGION_SIZE,
+  REGION_SKEW,
   REGION_STRIDE,
+  REGION_TABLE,
+  SLOT,
 } from '../abi/layout.ts';
 import { fileShape } from '../linux/index.ts';
 import type { Control } from './control.ts';
+import type { Pages } from './pager.ts';
 import { type Mapping, type Window, WindowFull } from './window.ts';
 
 /** Where a region lies for the guest (gpa), for its front end (uva), and in the file; bytes. */
@@ -23,9 +31,26 @@ export interface Region {
   mmapOffset: bigint;
 }
 
-interface Mapped extends Region {
+/** Mapped whole. */
+interface Whole extends Region {
   mapping: Mapping;
 }
+
+/** Mapped page by page; `block` is the file's page size. */
+interface Paged extends Region {
+  pages: Pages;
+  block: number;
+}
+
+/** A part of a ring in a paged region, mapped for as long as the ring has it there. */
+interface View {
+  region: Paged;
+  uva: bigint;
+  length: number;
+  mapping: Mapping;
+}
+
+const GIB = 2 ** 30;
 
 const PAGE_MASK = 0xfffn;
 const LIMIT = 1n << 64n;
@@ -49,17 +74,35 @@ export class RegionTable {
   readonly #control: Control;
   readonly #window: Window;
   readonly #port: number;
-  #regions: Mapped[] = [];
+  readonly #paging: boolean;
+  #regions: (Whole | Paged)[] = [];
+  /** By ring part. */
+  readonly #views = new Map<string, View>();
 
-  constructor(control: Control, window: Window, port: number) {
+  /** Without `paging` a region is mapped whole or refused. */
+  constructor(control: Control, window: Window, port: number, paging = true) {
     this.#control = control;
     this.#window = window;
     this.#port = port;
+    this.#paging = paging;
   }
 
-  /** Bytes mapped. */
+  get #whole(): Whole[] {
+    return this.#regions.filter((region) => 'mapping' in region);
+  }
+
+  get #paged(): Paged[] {
+    return this.#regions.filter((region) => 'pages' in region);
+  }
+
+  /** Bytes of all regions. */
   get bytes(): number {
-    return this.#regions.reduce((sum, { size }) => sum + Number(size), 0);
+    return bytesOf(this.#regions);
+  }
+
+  /** Bytes of those that are paged. */
+  get pagedBytes(): number {
+    return bytesOf(this.#paged);
   }
 
   has(region: Region): boolean {
@@ -92,50 +135,137 @@ export class RegionTable {
       throw new BadRegion(`${name} ends past its file of ${file.size} bytes`);
     }
     try {
-      const mapping = this.#window.map(fd, Number(mmapOffset), Number(size), file.blockSize);
-      this.#regions.push({ gpa, size, uva, mmapOffset, mapping });
+      this.#regions.push(this.#map(region, fd, file.blockSize));
     } catch (error) {
-      if (!(error instanceof WindowFull)) {
-        throw new BadRegion(`${name} cannot be mapped: ${(error as Error).message}`);
-      }
-      const left = Math.floor(error.largest / 2 ** 20);
-      throw new BadRegion(
-        `${name} does not fit: ${left} MiB of the window are free in one piece; ` +
-          'give the guests of this switch less memory, or start a second switch',
+      if (error instanceof BadRegion) throw error;
+      throw new BadRegion(`${name} cannot be mapped: ${(error as Error).message}`);
+    }
+  }
+
+  /** Whole where it fits, else page by page. */
+  #map(region: Region, fd: number, block: number): Whole | Paged {
+    const { gpa, size, uva, mmapOffset } = region;
+    const own = { gpa, size, uva, mmapOffset };
+    const [offset, length] = [Number(mmapOffset), Number(size)];
+    try {
+      return { ...own, mapping: this.#window.map(fd, offset, length, block) };
+    } catch (error) {
+      if (!(error instanceof WindowFull)) throw error;
+      if (!this.#paging || block > SLOT) throw this.#tooLarge(region, block, error.largest);
+    }
+    const pages = this.#window.pager.open(fd, offset, length);
+    if (pages) return { ...own, pages, block };
+    throw new BadRegion(
+      `${describe(region)} does not fit: page tables hold 8 TiB for all guests of a switch; ` +
+        'start a second switch',
+    );
+  }
+
+  #tooLarge(region: Region, block: number, largest: number): BadRegion {
+    const left = `${Math.floor(largest / 2 ** 20)} MiB of the window are free in one piece`;
+    if (block <= SLOT) {
+      return new BadRegion(
+        `${describe(region)} does not fit: ${left}; give the guests of this switch less memory, ` +
+          'or start a second switch',
       );
     }
+    const pages = block >= GIB ? `${block / GIB} GiB` : `${block / 2 ** 20} MiB`;
+    return new BadRegion(
+      `${describe(region)} does not fit: its pages of ${pages} can only be mapped whole, and ` +
+        `${left}; use memory-backend-memfd or pages of 2 MiB, which are mapped as they are needed`,
+    );
   }
 
   /** Unmaps the region with the same gpa, uva and size; false when there is none. Quiesced. */
   remove(region: Region): boolean {
     const i = this.#regions.findIndex((other) => sameRegion(other, region));
     if (i < 0) return false;
-    this.#regions.splice(i, 1)[0]!.mapping.unmap();
+    this.#drop(this.#regions.splice(i, 1)[0]!);
     return true;
   }
 
   /** Unmaps all. Quiesced. */
   clear(): void {
-    for (const { mapping } of this.#regions.splice(0)) mapping.unmap();
+    for (const region of this.#regions.splice(0)) this.#drop(region);
+  }
+
+  #drop(region: Whole | Paged): void {
+    if ('mapping' in region) {
+      region.mapping.unmap();
+      return;
+    }
+    for (const [part, view] of this.#views) if (view.region === region) this.unpin(part);
+    region.pages.release();
   }
 
   /** Writes the table to where the datapath reads it. Quiesced. */
   publish(): void {
-    const base = REGION_BASE + this.#port * MAX_REGIONS * REGION_STRIDE;
-    // The largest region first: it answers nearly every look-up.
-    const sorted = [...this.#regions].sort((a, b) => (a.size < b.size ? 1 : -1));
-    for (const [i, { gpa, size, mapping }] of sorted.entries()) {
-      const at = base + i * REGION_STRIDE;
+    const block = PORT_BASE + this.#port * PORT_STRIDE;
+    let at = REGION_BASE + this.#port * MAX_REGIONS * REGION_STRIDE;
+    const place = ({ gpa, size }: Region) => {
       this.#control.set64(at + REGION_GPA, gpa);
       this.#control.set64(at + REGION_SIZE, size);
-      this.#control.set(at + REGION_LINEAR, mapping.linear);
+      at += REGION_STRIDE;
+      return at - REGION_STRIDE;
+    };
+    // The largest region first: it answers nearly every look-up.
+    const whole = this.#whole.sort(largestFirst);
+    const paged = this.#paged.sort(largestFirst);
+    for (const region of whole) {
+      this.#control.set(place(region) + REGION_LINEAR, region.mapping.linear);
     }
-    this.#control.set(PORT_BASE + this.#port * PORT_STRIDE + PORT_REGIONS, sorted.length);
+    for (const region of paged) {
+      const record = place(region);
+      this.#control.set(record + REGION_SKEW, region.pages.skew);
+      this.#control.set(record + REGION_TABLE, region.pages.table);
+      this.#control.set(record + REGION_FD, region.pages.fd);
+      this.#control.set(record + REGION_PAGE, region.pages.page);
+    }
+    this.#control.set(block + PORT_REGIONS, whole.length);
+    this.#control.set(block + PORT_PAGED, paged.length);
   }
 
-  /** Linear address of `length` bytes at front-end address `uva`, all in one region, or 0. */
-  fromUva(uva: bigint, length: number): number {
+  /**
+   * Linear address of `length` bytes at front-end address `uva`, all in one region, or 0. In a paged
+   * region they are mapped for `part` of a ring, until that asks for others or is unpinned; without
+   * a part they have no address. Throws BadRegion when there is no room for that.
+   */
+  fromUva(uva: bigint, length: number, part?: string): number {
     const found = this.#regions.find((r) => uva >= r.uva && uva + BigInt(length) <= r.uva + r.size);
-    return found ? found.mapping.linear + Number(uva - found.uva) : 0;
+    if (found && 'mapping' in found) return found.mapping.linear + Number(uva - found.uva);
+    return found && part !== undefined ? this.#pin(found, uva, length, part) : 0;
   }
+
+  #pin(region: Paged, uva: bigint, length: number, part: string): number {
+    const held = this.#views.get(part);
+    if (held?.region === region && held.uva === uva && held.length === length) {
+      return held.mapping.linear;
+    }
+    this.unpin(part);
+    const offset = Number(uva - region.uva + region.mmapOffset);
+    const { pages, block } = region;
+    try {
+      const mapping = this.#window.pin(pages.fd, offset, length, Math.max(block, PAGE));
+      this.#views.set(part, { region, uva, length, mapping });
+      return mapping.linear;
+    } catch (error) {
+      throw new BadRegion(
+        `the ${part} ring in the ${describe(region)} cannot be mapped: ${(error as Error).message}`,
+      );
+    }
+  }
+
+  /** Unmaps what was mapped for a part of a ring. Quiesced. */
+  unpin(part: string): void {
+    this.#views.get(part)?.mapping.unmap();
+    this.#views.delete(part);
+  }
+}
+
+function bytesOf(regions: readonly Region[]): number {
+  return regions.reduce((sum, { size }) => sum + Number(size), 0);
+}
+
+function largestFirst(a: Region, b: Region): number {
+  return a.size < b.size ? 1 : -1;
 }

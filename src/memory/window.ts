@@ -1,11 +1,22 @@
-// The window: the part of linear memory onto which guest RAM is mapped, in slots of 2 MiB.
+// The window: the part of linear memory onto which guest RAM is mapped.
+//
+//   WINDOW_BASE  whole   regions that fit, mapped once; from 2 MiB boundary to 2 MiB boundary
+//                pinned  views of the rings of paged regions: those must stay where they are
+//                slots   2 MiB each: pages of paged regions come and go (pager.ts)
+//   WINDOW_END
+//
+// Boundaries are those of the *address*: linear memory itself is only 64 KiB aligned.
 
-import { MEMORY_PAGES, SLOT, WINDOW_BASE } from '../abi/layout.ts';
+import { MEMORY_PAGES, PAGE, SLOT, WINDOW_BASE } from '../abi/layout.ts';
 import { addressOf, mmapAnonymousFixed, mmapFixed } from '../linux/index.ts';
 import type { Control } from './control.ts';
+import { Pager } from './pager.ts';
 import { roundUp, Spans } from './spans.ts';
 
 export const WINDOW_END = MEMORY_PAGES * 65536;
+
+const PINNED = 32 * SLOT;
+const SLOTS = 512;
 
 /** Guest memory in the window. `linear` is where file offset `offset` is seen. */
 export interface Mapping {
@@ -26,17 +37,41 @@ export class WindowFull extends Error {
   }
 }
 
-export class Window {
-  readonly #base: number;
-  readonly #spans = new Spans(WINDOW_BASE, WINDOW_END);
+/** For tests: a window that is soon full. */
+export interface WindowOptions {
+  /** Bytes at most for regions that are mapped whole. Default: all that is left. */
+  whole?: number;
+  /** Slots for pages, 1-1024. Default 512: 1 GiB. */
+  slots?: number;
+}
 
-  constructor(control: Control) {
+export class Window {
+  /** Pages of what does not fit. */
+  readonly pager: Pager;
+  readonly #base: number;
+  readonly #whole: Spans;
+  readonly #pinned: Spans;
+
+  constructor(control: Control, options: WindowOptions = {}) {
     this.#base = addressOf(control.bytes.subarray(0, 65536));
+    const { slots = SLOTS } = options;
+    const end = WINDOW_END - ((this.#base + WINDOW_END) % SLOT);
+    const first = end - slots * SLOT;
+    const pinned = first - PINNED;
+    const whole = Math.min(options.whole ?? pinned - WINDOW_BASE, pinned - WINDOW_BASE);
+    this.pager = new Pager(control, this.#base, first, slots);
+    this.#pinned = new Spans(pinned, first);
+    this.#whole = new Spans(WINDOW_BASE, WINDOW_BASE + whole);
   }
 
-  /** Bytes in the largest free span. */
+  /** Bytes in the largest free span for a whole region. */
   largestFree(): number {
-    return this.#spans.largest();
+    return this.#whole.largest();
+  }
+
+  /** Bytes in the largest free span for rings of paged regions. */
+  largestPinned(): number {
+    return this.#pinned.largest();
   }
 
   /**
@@ -45,25 +80,45 @@ export class Window {
    * Throws WindowFull or SystemError; then nothing is mapped.
    */
   map(fd: number, offset: number, size: number, block: number): Mapping {
+    return this.#map([this.#whole], fd, offset, size, block, SLOT);
+  }
+
+  /**
+   * As `map`, for the few pages of a ring: they have room of their own, so that a window full of
+   * guests does not keep another's rings from running.
+   */
+  pin(fd: number, offset: number, size: number, block: number): Mapping {
+    return this.#map([this.#pinned, this.#whole], fd, offset, size, block, PAGE);
+  }
+
+  /** Takes the room from the first of `places` that has it, in pieces of `piece` bytes. */
+  #map(
+    places: Spans[],
+    fd: number,
+    offset: number,
+    size: number,
+    block: number,
+    piece: number,
+  ): Mapping {
     const slack = offset % block;
     const length = roundUp(size + slack, block);
-    const held = roundUp(length, SLOT);
-    // Slots stand where the *address* is aligned; linear memory itself need not be.
-    const start = this.#spans.take(held, Math.max(block, SLOT), this.#base);
-    if (start === undefined) throw new WindowFull(length, this.largestFree());
-    try {
-      mmapFixed(this.#base + start, length, fd, offset - slack);
-    } catch (error) {
-      this.#spans.give(start, held);
-      throw error;
-    }
-    return {
-      linear: start + slack,
-      size,
-      unmap: () => {
+    const held = roundUp(length, piece);
+    for (const spans of places) {
+      const start = spans.take(held, Math.max(block, piece), this.#base);
+      if (start === undefined) continue;
+      const clear = () => {
         mmapAnonymousFixed(this.#base + start, length);
-        this.#spans.give(start, held);
-      },
-    };
+        spans.give(start, held);
+      };
+      try {
+        mmapFixed(this.#base + start, length, fd, offset - slack);
+      } catch (error) {
+        // The kernel may have unmapped first: leave no hole for others to settle in.
+        clear();
+        throw error;
+      }
+      return { linear: start + slack, size, unmap: clear };
+    }
+    throw new WindowFull(length, Math.max(...places.map((spans) => spans.largest())));
   }
 }

@@ -16,6 +16,7 @@ import {
   WORKER_CURRENT,
   WORKER_GENERATION,
   WORKER_LOCKED,
+  WORKER_PAGING_NS,
   WORKER_PARKED,
   WORKER_SAMPLED_FRAMES,
   WORKER_SAMPLED_NS,
@@ -27,7 +28,7 @@ import {
 } from '../abi/layout.ts';
 import { Epoll, signal } from '../linux/index.ts';
 import { Control } from '../memory/control.ts';
-import { loadDatapath } from './datapath.ts';
+import { loadDatapath, pager } from './datapath.ts';
 
 export interface WorkerData {
   id: number;
@@ -72,6 +73,9 @@ const datapath = loadDatapath(memory, {
   latched() {
     signal(mainFd);
   },
+  pageIn: pager(memory, (ns) => {
+    sums[WORKER_PAGING_NS >> 3]! += ns;
+  }),
 });
 
 function count(counter: number): void {
