@@ -41,6 +41,12 @@ export interface SwitchOptions {
   workers?: number;
   /** Seconds until an unheard MAC is forgotten. Default 300. */
   ageing?: number;
+  /**
+   * For tests and small machines: how the 4 GiB of address space for guest memory are shared out.
+   * `whole`: bytes for guests that are mapped whole. `slots`: 2 MiB pages of larger ones that can be
+   * mapped at a time, 8-1024, default 512.
+   */
+  window?: { whole?: number; slots?: number };
 }
 
 export type PortState = 'listening' | 'connecting' | 'connected' | 'up' | 'quarantined';
@@ -62,8 +68,10 @@ export interface PortInfo {
   queuesEnabled: number;
   /** Negotiated virtio features by name, e.g. `VERSION_1`, `MRG_RXBUF`. */
   features: string[];
-  /** Bytes of guest memory mapped. */
+  /** Bytes of guest memory. */
   memory: number;
+  /** Of these, bytes mapped only while they are in use: what the window had no room for. */
+  paged: number;
   peer?: { pid: number; uid: number; gid: number };
 }
 
@@ -124,6 +132,11 @@ export interface WorkerStats {
   load: number;
   sleeps: number;
   state: 'busy' | 'sleeping';
+  /** 2 MiB pages of guest memory mapped when a frame needed them, and the time that took. */
+  pagesIn: number;
+  pagingNs: number;
+  /** Pages given up for others. */
+  evictions: number;
 }
 
 export interface Stats {
@@ -132,6 +145,8 @@ export interface Stats {
   ports: PortStats[];
   workers: WorkerStats[];
   fdb: { entries: number; capacity: number; moves: number; full: number };
+  /** Slots for 2 MiB pages of guests that are not mapped whole. */
+  paging: { slots: number; free: number };
 }
 
 export interface SwitchInfo {

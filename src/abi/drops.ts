@@ -20,4 +20,6 @@ export const DROP_RX_BAD_CHAIN = 14;
 export const DROP_RX_MTU = 15;
 export const DROP_RX_NO_CSUM = 16;
 export const DROP_RX_NO_TSO = 17;
-export const DROP_REASONS = 18;
+export const DROP_TX_PAGING = 18;
+export const DROP_RX_PAGING = 19;
+export const DROP_REASONS = 20;

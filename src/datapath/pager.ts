@@ -60,7 +60,7 @@ export let missing: u32 = MISSING_NOTHING;
 
 /** PAGER_CLOCK of this worker's round. */
 let now: u32 = 0;
-/** Pages used for the first time in this round. */
+/** Pages used for the first time in this round, since a sender's chains are looked at. */
 let touched: u32 = 0;
 /** Free slots that are not taken: those kept for receivers while a sender's burst is gathered. */
 let kept: u32 = 0;
@@ -77,14 +77,14 @@ function linearOf(slot: u32): u32 {
   return load<u32>(PAGER_FIRST) + slot * SLOT;
 }
 
-/** Free slots below which some are evicted. */
-function low(): u32 {
-  return max<u32>(slots() >> 2, 1);
-}
-
 /** Slots kept for receivers: their frames have no second chance, a sender's can wait a round. */
 function reserve(): u32 {
-  return slots() >> 3;
+  return max<u32>(slots() >> 3, 1);
+}
+
+/** Free slots below which some are evicted: more than are kept. */
+function low(): u32 {
+  return max<u32>(slots() >> 2, reserve() + 1);
 }
 
 export function clearMissing(): void {
@@ -94,6 +94,7 @@ export function clearMissing(): void {
 /** A sender's chains are looked at from here on. */
 export function pagesForSending(): void {
   kept = reserve();
+  touched = 0;
 }
 
 /** Receive buffers are looked at from here on. */
@@ -101,12 +102,13 @@ export function pagesForReceiving(): void {
   kept = 0;
 }
 
-/**
- * A sender's first frame found no slot: whether it never will, for it alone uses most of those that
- * there are. Otherwise the next round evicts all it can.
- */
-export function hopeless(): bool {
+/** The next round to begin evicts all it can. */
+export function wantSlots(): void {
   atomic.store<u32>(PAGER_WANTED, 1);
+}
+
+/** Whether the sender's first frame, which found no slot, by itself uses most of those there are. */
+export function hopeless(): bool {
   return touched >= ((slots() - reserve()) * 3) >> 2;
 }
 
@@ -120,7 +122,6 @@ export function slotsShort(): bool {
 /** Begins a round: this worker uses no page any more that it looked up before. */
 export function beginRound(): void {
   now = atomic.add<u32>(PAGER_CLOCK, 1) + 1;
-  touched = 0;
   // After the clock, so that whoever reads this knows that entries it cleared are seen cleared.
   atomic.store<u32>(worker + WORKER_ROUND, now);
   if (!slotsShort()) return;

@@ -2,7 +2,6 @@
 // back. Workers map pages and evict them (datapath/pager.ts).
 
 import {
-  MAX_SLOTS,
   PAGE_ABSENT,
   PAGER_BASE,
   PAGER_FIRST,
@@ -45,9 +44,8 @@ export class Pager {
   readonly #base: number;
   readonly #tables = new Spans(TABLES_BASE, TABLES_BASE + TABLES_SIZE);
 
-  /** `slots` of SLOT bytes from linear address `first` on; `base` is where linear memory lies. */
+  /** At most MAX_SLOTS `slots` of SLOT bytes from linear address `first` on; `base` is where linear memory lies. */
   constructor(control: Control, base: number, first: number, slots: number) {
-    if (slots > MAX_SLOTS) throw new RangeError(`${slots} slots are more than ${MAX_SLOTS}`);
     this.slots = slots;
     this.#control = control;
     this.#base = base;

@@ -227,7 +227,7 @@ export class RegionTable {
 
   /**
    * Linear address of `length` bytes at front-end address `uva`, all in one region, or 0. In a paged
-   * region they are mapped for `part` of a ring, until that asks for others or is unpinned; without
+   * region they are mapped for `part` (of a ring), until that asks for others or is unpinned; without
    * a part they have no address. Throws BadRegion when there is no room for that.
    */
   fromUva(uva: bigint, length: number, part?: string): number {
@@ -250,7 +250,7 @@ export class RegionTable {
       return mapping.linear;
     } catch (error) {
       throw new BadRegion(
-        `the ${part} ring in the ${describe(region)} cannot be mapped: ${(error as Error).message}`,
+        `${part} in the ${describe(region)} cannot be mapped: ${(error as Error).message}`,
       );
     }
   }

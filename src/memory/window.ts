@@ -39,9 +39,9 @@ export class WindowFull extends Error {
 
 /** For tests: a window that is soon full. */
 export interface WindowOptions {
-  /** Bytes at most for regions that are mapped whole. Default: all that is left. */
+  /** Bytes for regions that are mapped whole, at most what is left. Default: that. */
   whole?: number;
-  /** Slots for pages, 1-1024. Default 512: 1 GiB. */
+  /** Slots for pages, 8-1024. Default 512: 1 GiB. */
   slots?: number;
 }
 
@@ -55,6 +55,9 @@ export class Window {
   constructor(control: Control, options: WindowOptions = {}) {
     this.#base = addressOf(control.bytes.subarray(0, 65536));
     const { slots = SLOTS } = options;
+    if (!(Number.isInteger(slots) && slots >= 8 && slots <= 1024)) {
+      throw new RangeError(`window: ${slots} slots; there must be 8 to 1024`);
+    }
     const end = WINDOW_END - ((this.#base + WINDOW_END) % SLOT);
     const first = end - slots * SLOT;
     const pinned = first - PINNED;

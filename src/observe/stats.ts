@@ -2,6 +2,8 @@
 
 import {
   FDB_CAPACITY,
+  PAGER_FREE,
+  PAGER_SLOTS,
   RING_BURSTS,
   RING_BYTES,
   RING_CALLS,
@@ -12,7 +14,10 @@ import {
   SWITCH_FDB_FULL,
   SWITCH_FDB_MOVES,
   WORKER_BASE,
+  WORKER_EVICTIONS,
   WORKER_FRAMES,
+  WORKER_PAGES_IN,
+  WORKER_PAGING_NS,
   WORKER_PARKED,
   WORKER_POLLS,
   WORKER_SAMPLED_FRAMES,
@@ -42,6 +47,7 @@ export function readStats(
       moves: control.get(SWITCH_FDB_MOVES),
       full: control.get(SWITCH_FDB_FULL),
     },
+    paging: { slots: control.get(PAGER_SLOTS), free: control.get(PAGER_FREE) },
   };
 }
 
@@ -58,6 +64,9 @@ function workerStats(control: Control, id: number, elapsed: number): WorkerStats
     load: Math.min(1, (frames * nsPerFrame) / elapsed),
     sleeps: control.counter(block + WORKER_SLEEPS),
     state: control.get(block + WORKER_PARKED) === 1 ? 'sleeping' : 'busy',
+    pagesIn: control.counter(block + WORKER_PAGES_IN),
+    pagingNs: control.float(block + WORKER_PAGING_NS),
+    evictions: control.counter(block + WORKER_EVICTIONS),
   };
 }
 

@@ -16,7 +16,15 @@ import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import type { Ring } from '../virtio/ring.ts';
 
-type DeviceFields = 'state' | 'reason' | 'queues' | 'queuesEnabled' | 'features' | 'memory' | 'mtu';
+type DeviceFields =
+  | 'state'
+  | 'reason'
+  | 'queues'
+  | 'queuesEnabled'
+  | 'features'
+  | 'memory'
+  | 'paged'
+  | 'mtu';
 
 /** `idle` is the state to show while no ring runs. */
 export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInfo, DeviceFields> {
@@ -29,6 +37,7 @@ export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInf
     queuesEnabled: enabled.length,
     features: featureNames(device.features),
     memory: device.regions.bytes,
+    paged: device.regions.pagedBytes,
     ...(device.mtu === undefined ? {} : { mtu: device.mtu }),
   };
 }

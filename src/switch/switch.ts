@@ -57,7 +57,7 @@ export class Switch implements SwitchApi {
   readonly forwarding: Forwarding;
   readonly ageing: number;
   readonly control = new Control();
-  readonly #window = new Window(this.control);
+  readonly #window: Window;
   readonly #heap = new Spans(HEAP_BASE, HEAP_BASE + HEAP_SIZE);
   readonly #loop: EventLoop;
   readonly #latchFd: number;
@@ -81,6 +81,7 @@ export class Switch implements SwitchApi {
     this.name = name;
     this.forwarding = forwarding;
     this.ageing = ageing;
+    this.#window = new Window(this.control, options.window);
     this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
     this.control.set(SWITCH_NOW, 1);
     // Main's own instance of the datapath runs what needs no worker: FDB upkeep, driver set-up.
@@ -178,6 +179,7 @@ export class Switch implements SwitchApi {
         port: index,
         pairs: options.queues ?? (options.type === 'memory' ? 1 : MAX_PAIRS),
         ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
+        whole: options.type === 'memory',
       },
       {
         changed: () => {

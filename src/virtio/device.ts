@@ -63,12 +63,31 @@ export interface DeviceOptions {
   port: number;
   pairs: number;
   mtu?: number;
+  /** Memory is mapped whole or refused: the driver is one of ours and uses linear addresses. */
+  whole?: boolean;
 }
 
 /** How long frames of a disabled ring wait for it to be enabled again, milliseconds. */
 const DISABLE_GRACE = 500;
 const FEATURES_OK = 8;
 const STATUS_MASK = 0xff;
+
+const RING_PARTS = ['desc', 'avail', 'used'] as const;
+
+/** What the region table calls the view of a ring's part in paged memory. */
+function view(ring: Ring, part: string): string {
+  return `${part} of ring ${ring.queue}`;
+}
+
+/** Runs `work`; memory that cannot be is refused. */
+function refusing<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof BadRegion) throw new Refusal(error.message);
+    throw error;
+  }
+}
 
 export class NetDevice implements Backend {
   readonly offeredFeatures: bigint;
@@ -98,7 +117,7 @@ export class NetDevice implements Backend {
     this.mtu = options.mtu;
     this.#ownMtu = options.mtu;
     this.offeredFeatures = offeredFeatures(options);
-    this.regions = new RegionTable(host.control, host.window, options.port);
+    this.regions = new RegionTable(host.control, host.window, options.port, !options.whole);
     this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
       const ring = new Ring(host.control, ringIndex(options.port, queue), queue);
       ring.setCallFd(-1);
@@ -260,10 +279,7 @@ export class NetDevice implements Backend {
   #changeMemory(regions: MemoryRegionFd[], change: () => void): void {
     this.#halt(this.rings);
     try {
-      change();
-    } catch (error) {
-      if (error instanceof BadRegion) throw new Refusal(error.message);
-      throw error;
+      refusing(change);
     } finally {
       this.regions.publish();
       for (const { fd } of regions) close(fd);
@@ -351,6 +367,7 @@ export class NetDevice implements Backend {
     ring.live = false;
     ring.discards = false;
     ring.set(RING_STATE, RING_STOPPED);
+    for (const part of RING_PARTS) this.regions.unpin(view(ring, part));
     this.#settle();
     return base;
   }
@@ -418,9 +435,9 @@ export class NetDevice implements Backend {
   #addresses(ring: Ring): { desc: number; avail: number; used: number } | undefined {
     if (!ring.parts || ring.size === 0) return undefined;
     const sizes = ring.partSizes();
-    const desc = this.regions.fromUva(ring.parts.desc, sizes.desc);
-    const avail = this.regions.fromUva(ring.parts.avail, sizes.avail);
-    const used = this.regions.fromUva(ring.parts.used, sizes.used);
+    const [desc, avail, used] = RING_PARTS.map((part) =>
+      refusing(() => this.regions.fromUva(ring.parts![part], sizes[part], view(ring, part))),
+    );
     return desc && avail && used ? { desc, avail, used } : undefined;
   }
 
