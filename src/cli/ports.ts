@@ -71,7 +71,8 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['MAC', port.mac],
     ['MTU', port.mtu === undefined ? 'not limited' : `${port.mtu} bytes`],
     ['queue pairs', `${port.queuesEnabled} enabled of ${port.queues} offered`],
-    ['memory', port.memory > 0 ? memory(port.memory) : 'none mapped'],
+    ['memory', port.memory > 0 ? memory(port.memory) : 'none'],
+    ['paged', port.paged > 0 ? `${memory(port.paged)} of it, as it is needed` : undefined],
     ['peer', peer && `pid ${peer.pid}, user ${peer.uid}, group ${peer.gid}`],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];

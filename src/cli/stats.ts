@@ -126,7 +126,21 @@ function printStats(cli: Cli, figures: Stats, info: SwitchInfo): void {
       w.sleeps,
     ]),
   );
+  printPaging(cli, figures);
   const { entries, capacity, moves, full } = figures.fdb;
   const learned = `${entries} of ${capacity} addresses, ${moves} moves, ${full} not learned (full)`;
   cli.out.write(`\n fdb: ${learned}; ${info.name} up ${duration(info.uptime)}\n`);
+}
+
+/** Nothing while all guests are mapped whole. */
+function printPaging(cli: Cli, { workers, paging }: Stats): void {
+  const sum = (field: 'pagesIn' | 'pagingNs' | 'evictions') =>
+    workers.reduce((total, worker) => total + worker[field], 0);
+  const pagesIn = sum('pagesIn');
+  if (pagesIn === 0) return;
+  const each = (sum('pagingNs') / pagesIn / 1000).toFixed(1);
+  cli.out.write(
+    `\n paging: ${pagesIn} pages of 2 MiB mapped, ${each} us each, ${sum('evictions')} given up; ` +
+      `${paging.free} of ${paging.slots} slots free\n`,
+  );
 }

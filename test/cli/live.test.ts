@@ -16,6 +16,7 @@ const PORT: PortInfo = {
   queuesEnabled: 1,
   features: [],
   memory: 0,
+  paged: 0,
 };
 
 function reading(second: number, frames: number, load: number): Stats {
@@ -31,11 +32,13 @@ function reading(second: number, frames: number, load: number): Stats {
     drops: { full: frames / 100, other: frames / 100 } as Record<string, number>,
   };
   const worker = { worker: 0, polls: 0, frames, nsPerFrame: 61.4, load, sleeps: 0 };
+  const paging = { pagesIn: 0, pagingNs: 0, evictions: 0 };
   return {
     time: second * 1000,
     ports: [port],
-    workers: [{ ...worker, state: 'busy' }],
+    workers: [{ ...worker, ...paging, state: 'busy' }],
     fdb: { entries: 0, capacity: 0, moves: 0, full: 0 },
+    paging: { slots: 512, free: 512 },
   };
 }
 

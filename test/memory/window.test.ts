@@ -122,7 +122,7 @@ describe('Window', () => {
       assert.throws(() => window.map(fd, 0, 4096 * MIB, PAGE), check);
       const first = window.map(fd, 0, 2048 * MIB, PAGE);
       assert.throws(() => window.map(fd, 0, 2048 * MIB, PAGE), WindowFull);
-      const second = window.map(fd, 0, 1024 * MIB, PAGE);
+      const second = window.map(fd, 0, 512 * MIB, PAGE);
       first.unmap();
       second.unmap();
     });

@@ -46,9 +46,9 @@ const CASES: [name: string, send: () => Message[], says: RegExp][] = [
     /ends past its file of 8192 bytes/,
   ],
   [
-    'more memory than the window holds',
-    () => [message(5, table([0n, 8192n * MIB, 0n, 0n]), [file(8192 * 2 ** 20)])],
-    /does not fit: .* give the guests of this switch less memory/,
+    'more memory than page tables hold',
+    () => [message(5, table([0n, MIB << 24n, 0n, 0n]), [file(2 ** 44)])],
+    /does not fit: page tables hold 8 TiB .* start a second switch/,
   ],
   [
     'a feature that was not offered',
