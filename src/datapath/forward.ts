@@ -11,7 +11,6 @@ import {
   DROP_TX_NO_RECEIVER,
 } from '../abi/drops';
 import {
-  BURST,
   FORWARD_WIRE,
   NO_PORT,
   PORT_PEER,
@@ -42,7 +41,7 @@ import { flowHash, heard, steer } from './flow';
 import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
-import { pagesForReceiving, pagesForSending } from './pager';
+import { pagesForSending } from './pager';
 import { isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
@@ -61,9 +60,8 @@ export function pollRing(ring: u32): u32 {
   }
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   store<u32>(ring, 0, RING_EMPTY);
-  pagesForSending();
-  n = gather(ring, isPacked(ring) ? BURST : min(n, BURST));
-  pagesForReceiving();
+  const most = pagesForSending();
+  n = gather(ring, isPacked(ring) ? most : min(n, most));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
   else forward(ring, n);

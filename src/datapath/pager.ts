@@ -12,6 +12,7 @@
 // over a call to the host.
 
 import {
+  BURST,
   PAGE_ABSENT,
   PAGE_BUSY,
   PAGER_CLOCK,
@@ -54,6 +55,8 @@ export const MISSING_PAGE: u32 = 2;
 
 /** Of so many mapped slots the one unused for longest is evicted. */
 const SAMPLE: u32 = 8;
+/** Bursts without a receiver's loss before they may grow by a frame. */
+const CALM: u32 = 64;
 
 /** Why `resident` last returned 0; whoever asks for several pages clears it before the first. */
 export let missing: u32 = MISSING_NOTHING;
@@ -62,6 +65,9 @@ export let missing: u32 = MISSING_NOTHING;
 let now: u32 = 0;
 /** Pages used for the first time in this round, since a sender's chains are looked at. */
 let touched: u32 = 0;
+/** Frames a sender's burst has at most, and bursts since that was changed. */
+let burst: u32 = BURST;
+let calm: u32 = 0;
 /** Free slots that are not taken: those kept for receivers while a sender's burst is gathered. */
 let kept: u32 = 0;
 
@@ -77,34 +83,54 @@ function linearOf(slot: u32): u32 {
   return load<u32>(PAGER_FIRST) + slot * SLOT;
 }
 
-/** Slots kept for receivers: their frames have no second chance, a sender's can wait a round. */
+/**
+ * Slots kept for receivers: a frame that finds none there is lost, one of a sender waits a round. More
+ * than a sender's burst can take between `reserve` and what `evict` frees.
+ */
 function reserve(): u32 {
-  return max<u32>(slots() >> 3, 1);
+  return slots() >> 2;
 }
 
-/** Free slots below which some are evicted: more than are kept. */
+/** Free slots below which some are evicted. */
 function low(): u32 {
-  return max<u32>(slots() >> 2, reserve() + 1);
+  return (slots() * 3) >> 3;
 }
 
 export function clearMissing(): void {
   missing = MISSING_NOTHING;
 }
 
-/** A sender's chains are looked at from here on. */
-export function pagesForSending(): void {
+/** A sender's chains are looked at from here on; returns how many frames to take at most. */
+export function pagesForSending(): u32 {
   kept = reserve();
   touched = 0;
+  if (burst < <u32>BURST && ++calm == CALM) {
+    calm = 0;
+    burst++;
+  }
+  return burst;
 }
 
-/** Receive buffers are looked at from here on. */
+/** Receive buffers that a frame needs are looked at from here on. */
 export function pagesForReceiving(): void {
   kept = 0;
+}
+
+/** Receive buffers that may not be needed are looked at: none of their pages is mapped for that. */
+export function pagesAhead(): void {
+  kept = u32.MAX_VALUE;
 }
 
 /** The next round to begin evicts all it can. */
 export function wantSlots(): void {
   atomic.store<u32>(PAGER_WANTED, 1);
+}
+
+/** A receiver found no slot, and lost a frame for it: smaller bursts need fewer at a time. */
+export function tooManyPages(): void {
+  wantSlots();
+  burst = max<u32>(burst >> 1, 1);
+  calm = 0;
 }
 
 /** Whether the sender's first frame, which found no slot, by itself uses most of those there are. */
@@ -263,6 +289,10 @@ function touch(linear: u32): void {
 }
 
 function fault(region: u32, page: u32, entry: u32): u32 {
+  if (load<u32>(PAGER_FREE) <= kept) {
+    missing = MISSING_SLOT;
+    return 0;
+  }
   while (true) {
     const was = atomic.cmpxchg<u32>(entry, PAGE_ABSENT, PAGE_BUSY);
     if (was == PAGE_ABSENT) break;

@@ -2,8 +2,8 @@
 //
 // Buffers are gathered in stages, like frames, into 16 B records in scratch: {LINEAR u32, LEN u32,
 // HEAD u32, DESCRIPTOR u32}, the last two as ring.ts names chains. LINEAR 0 marks a buffer of
-// several descriptors (or a bad one), walked when it is used. The used entries of all frames become
-// visible with one store, after the last copy (`closeRoom`).
+// several descriptors (or a bad one, or one whose page is not mapped), walked when it is used. The
+// used entries of all frames become visible with one store, after the last copy (`closeRoom`).
 
 import {
   AHEAD,
@@ -21,7 +21,14 @@ import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes } from './chain';
 import { scratch } from './layout';
 import { translate } from './memory';
-import { MISSING_NOTHING, missing, wantSlots } from './pager';
+import {
+  MISSING_NOTHING,
+  MISSING_SLOT,
+  missing,
+  pagesAhead,
+  pagesForReceiving,
+  tooManyPages,
+} from './pager';
 import {
   chainAt,
   heads,
@@ -79,6 +86,7 @@ function gatherBuffers(ring: u32, to: u32): void {
   const shift: u64 = packed ? 48 : 32;
   // A packed chain's NEXT flags have been counted in its head word.
   const telling: u32 = DESC_F_WRITE | DESC_F_INDIRECT | (packed ? 0 : DESC_F_NEXT);
+  pagesAhead();
   for (let i: u32 = 0; i < n; i++) {
     const chain = load<u64>(chainAt(i));
     const descriptor = <u32>(chain >> 32);
@@ -90,6 +98,7 @@ function gatherBuffers(ring: u32, to: u32): void {
     store<u64>(buffer, <u64>linear | (rest << 32));
     store<u64>(buffer, chain, BUF_HEAD);
   }
+  pagesForReceiving();
   gathered += n;
 }
 
@@ -153,7 +162,7 @@ export function makeRoom(ring: u32, need: u32): i32 {
       const head = load<u32>(buffer, BUF_HEAD);
       if (walk(ring, head, load<u32>(buffer, BUF_DESCRIPTOR), true, at, limit) != 0) {
         if (missing == MISSING_NOTHING) return ROOM_BAD;
-        wantSlots();
+        if (missing == MISSING_SLOT) tooManyPages();
         return ROOM_UNMAPPED;
       }
       at = segmentsEnd;

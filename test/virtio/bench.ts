@@ -18,9 +18,9 @@ import {
 import { F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
 import { close, dup, eventfd, memfd } from '../../src/linux/index.ts';
 import { Control } from '../../src/memory/control.ts';
-import { Window } from '../../src/memory/window.ts';
+import { Window, type WindowOptions } from '../../src/memory/window.ts';
 import { NetDevice } from '../../src/virtio/device.ts';
-import { type Datapath, loadDatapath } from '../../src/worker/datapath.ts';
+import { type Datapath, loadDatapath, pager } from '../../src/worker/datapath.ts';
 import type { WorkerPool } from '../../src/worker/pool.ts';
 import { features } from '../datapath/rig.ts';
 
@@ -32,7 +32,7 @@ export const UVA = 0x7fab_0000_0000n;
 
 export class DeviceBench {
   readonly control = new Control();
-  readonly window = new Window(this.control);
+  readonly window: Window;
   readonly datapath: Datapath;
   readonly calls: number[] = [];
   readonly latched: number[] = [];
@@ -42,10 +42,12 @@ export class DeviceBench {
   onQuiesce: () => void = () => {};
   #ports = 0;
 
-  constructor() {
+  constructor(options: WindowOptions = {}) {
+    this.window = new Window(this.control, options);
     this.datapath = loadDatapath(this.control.memory, {
       call: (ring) => this.calls.push(ring),
       latched: (ring) => this.latched.push(ring),
+      pageIn: pager(this.control.memory, () => {}),
     });
     this.datapath.init(0);
     this.control.set(SWITCH_WORKERS, 1);
