@@ -68,10 +68,13 @@ export class Pager {
     const page = Math.floor(offset / SLOT);
     const skew = offset % SLOT;
     const length = Math.ceil((skew + size) / SLOT) * 4;
-    const table = this.#tables.take(length, 4);
-    if (table === undefined) return undefined;
-    this.#control.bytes.fill(0, table, table + length);
     const own = dup(fd);
+    const table = this.#tables.take(length, 4);
+    if (table === undefined) {
+      close(own);
+      return undefined;
+    }
+    this.#control.bytes.fill(0, table, table + length);
     this.#control.add(PAGER_REGIONS, 1);
     return {
       table,
