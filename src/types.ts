@@ -60,7 +60,9 @@ export interface PortInfo {
   queues: number;
   /** Queue pairs the guest has enabled. */
   queuesEnabled: number;
-  /** Negotiated virtio features by name, e.g. `VERSION_1`, `MRG_RXBUF`. */
+  /** Virtio features the port offers, by name, e.g. `VERSION_1`, `MRG_RXBUF`. */
+  offered: string[];
+  /** Those that the guest and its front end accepted last; none before a driver was set up. */
   features: string[];
   /** Bytes of guest memory mapped. */
   memory: number;
