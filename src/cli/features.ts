@@ -24,7 +24,7 @@ type Text = string | ((port: PortInfo) => string);
 type Meaning = readonly [name: string, on: Text, off: Text];
 
 const FROM_GUEST: readonly Meaning[] = [
-  ['CSUM', 'it leaves checksums to whoever receives', 'it computes the checksums of what it sends'],
+  ['CSUM', 'it may leave checksums to its receivers', 'it computes the checksums of what it sends'],
   [
     'HOST_TSO4',
     'it may send IPv4 TCP in pieces up to 64 KiB',
@@ -81,8 +81,17 @@ const RINGS: readonly Meaning[] = [
 ];
 
 const CONTROL: readonly Meaning[] = [
-  ['CTRL_VQ', 'a control queue, kept by its front end', 'no control queue'],
-  ['MQ', ({ queuesEnabled: n }) => `it uses ${pairs(n)}`, 'it uses 1 queue pair'],
+  // Served by the front end in either case; QEMU does not pass the bit on though its card has one.
+  [
+    'CTRL_VQ',
+    'its front end serves its control queue',
+    "a control queue, if any, is the front end's",
+  ],
+  [
+    'MQ',
+    ({ queues, queuesEnabled }) => `up to ${pairs(queues)}, ${queuesEnabled} enabled`,
+    ({ queuesEnabled }) => `${pairs(queuesEnabled)} enabled`,
+  ],
   ['GUEST_ANNOUNCE', 'it announces itself when it has moved', 'its front end does, by SEND_RARP'],
 ];
 

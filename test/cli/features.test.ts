@@ -135,7 +135,7 @@ describe('a feature bit', () => {
     const legacy = rowOf('VERSION_1', { features: ['CSUM'] });
     assert.equal(legacy?.meaning, 'a legacy driver: headers of 10 bytes');
     assert.match(rowOf('VERSION_1', { features: ['MRG_RXBUF'] })?.meaning ?? '', /12 bytes$/);
-    assert.equal(rowOf('MQ', { features: ['MQ'] })?.meaning, 'it uses 2 queue pairs');
+    assert.equal(rowOf('MQ', { features: ['MQ'] })?.meaning, 'up to 8 queue pairs, 2 enabled');
     assert.match(rowOf('MTU', { features: ['MTU'] })?.meaning ?? '', /9000 bytes$/);
   });
 });
@@ -180,10 +180,10 @@ describe('vhop ports --features', () => {
     assert.deepEqual([status, err], [0, '']);
     const [plain, full, vm] = out.split(/^ (?=plain |full |vm )/m).slice(1);
     assert.match(plain!, /^plain up: its driver, in this process, accepted 3 of \d+ offered/);
-    assert.match(plain!, /^ CSUM +0 {2}on +it leaves checksums to whoever receives$/m);
+    assert.match(plain!, /^ CSUM +0 {2}on +it may leave checksums to its receivers$/m);
     assert.match(plain!, /^ GUEST_CSUM +1 {2}not accepted {2}checksums are completed for it$/m);
     assert.match(plain!, /^ MRG_RXBUF +15 {2}not accepted {2}needs buffers as long as a frame$/m);
-    assert.match(plain!, /^ MQ +22 {2}not offered +the port has queues: 1; it uses 1 queue pair$/m);
+    assert.match(plain!, /^ MQ +22 {2}not offered +the port has queues: 1; 1 queue pair enabled$/m);
     assert.match(full!, /^ MRG_RXBUF +15 {2}on +a frame may fill several of its buffers$/m);
     assert.match(full!, /^ MTU +3 {2}not accepted {2}it was not told: packets over 1500 B drop$/m);
     assert.match(vm!, /^vm listening: no front end has connected; nothing is decided/);
