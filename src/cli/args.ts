@@ -77,7 +77,7 @@ export const args: Register = (program, cli) => {
         .argParser(parseSize)
         .default(512, '512M'),
     )
-    .option('--packed', 'packed virtqueues instead of split ones, where the port offers them')
+    .option('--packed', 'packed virtqueues, where the port offers them (cloud-hypervisor has none)')
     .option('--reconnect', 'let the guest come back after the switch restarts')
     .option('--json', 'print JSON for programs')
     .addHelpText('after', HELP)
