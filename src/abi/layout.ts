@@ -153,6 +153,8 @@ export const RINGF_INDIRECT = 2;
 export const RINGF_MRG = 4;
 /** No kick descriptor: never sleeps. */
 export const RINGF_POLLED = 8;
+export const RINGF_PACKED = 16;
+export const RINGF_IN_ORDER = 32;
 
 export const BROKEN_NONE = 0;
 /** avail.idx is further ahead than the ring is long. */
