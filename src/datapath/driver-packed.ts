@@ -49,6 +49,7 @@ import {
   remember,
 } from './driver-records';
 import { acquire, publish } from './layout';
+import { advance } from './packed';
 
 const SLOT: u32 = WRAP - 1;
 const FLAGS: u32 = 14;
@@ -61,14 +62,6 @@ export function packedReset(drv: u32): void {
   memory.fill(load<u32>(drv, DRV_DESC), 0, load<u32>(drv, DRV_SIZE) * 16);
   store<u32>(load<u32>(drv, DRV_AVAIL), 0);
   store<u32>(load<u32>(drv, DRV_USED), 0);
-}
-
-/** The position `by` slots, at most the ring's size, further on. */
-function advance(drv: u32, position: u32, by: u32): u32 {
-  const size = load<u32>(drv, DRV_SIZE);
-  const slot = (position & SLOT) + by;
-  const wrap = position & WRAP;
-  return slot < size ? slot | wrap : (slot - size) | (wrap ^ WRAP);
 }
 
 function slotAt(drv: u32, position: u32): u32 {
@@ -93,6 +86,7 @@ export function packedAdd(drv: u32, segments: u32, n: u32, token: u32, indirect:
   const takes: u32 = indirect ? 1 : n;
   if (takes > load<u32>(drv, DRV_FREE_COUNT)) return -1;
   const id = load<u32>(drv, DRV_FREE);
+  const size = load<u32>(drv, DRV_SIZE);
   let position = load<u32>(drv, DRV_AVAIL_IDX);
   if (indirect) {
     const table = load<u32>(drv, DRV_TABLES) + id * (DRV_TABLE * 16);
@@ -104,13 +98,13 @@ export function packedAdd(drv: u32, segments: u32, n: u32, token: u32, indirect:
       store<u64>(table + k * 16, <u64>(len & ~SEG_WRITE) | (flags << 48), 8);
     }
     put(drv, position, table, n * 16, id, DESC_F_INDIRECT);
-    position = advance(drv, position, 1);
+    position = advance(position, 1, size);
   } else {
     for (let k: u32 = 0; k < n; k++) {
       const len = load<u32>(segments + k * 8, 4);
       const flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
       put(drv, position, load<u32>(segments + k * 8), len & ~SEG_WRITE, id, flags);
-      position = advance(drv, position, 1);
+      position = advance(position, 1, size);
     }
   }
   store<u32>(drv, position, DRV_AVAIL_IDX);
@@ -151,7 +145,8 @@ export function packedElement(drv: u32): u64 {
 
 /** Past the chain at the used position, which takes `by` slots. */
 export function packedAdvance(drv: u32, by: u32): void {
-  store<u32>(drv, advance(drv, load<u32>(drv, DRV_LAST_USED), by), DRV_LAST_USED);
+  const position = load<u32>(drv, DRV_LAST_USED);
+  store<u32>(drv, advance(position, by, load<u32>(drv, DRV_SIZE)), DRV_LAST_USED);
 }
 
 export function packedPop(drv: u32): i32 {
