@@ -75,11 +75,13 @@ export interface RingInfo {
   pair: number;
   type: 'split' | 'packed';
   size: number;
-  /** Next avail entry the switch will take. */
+  /** Next avail index the switch will take; of a packed ring, here and below, a slot. */
   lastAvail: number;
   availIdx: number;
   usedIdx: number;
-  /** Buffers the guest has posted that the switch has not taken. */
+  /** Packed rings: the wrap counter at `lastAvail`. */
+  wrap?: 0 | 1;
+  /** Buffers (packed: descriptors) the guest has posted that the switch has not taken. */
   inFlight: number;
   enabled: boolean;
   started: boolean;

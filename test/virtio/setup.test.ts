@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PORT_HDR_LEN, PORT_RX_PAIRS, RING_RUNNING } from '../../src/abi/layout.ts';
-import { F_LOG_ALL, F_MTU, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../../src/abi/virtio.ts';
+import { F_ACCESS_PLATFORM, F_LOG_ALL, F_MTU, F_PROTOCOL_FEATURES } from '../../src/abi/virtio.ts';
 import { close, drain, dup, eventfd } from '../../src/linux/index.ts';
 import { Refusal } from '../../src/vhost-user/backend.ts';
 import { bit } from '../../src/virtio/features.ts';
@@ -13,7 +13,7 @@ import { a, b, bench, block, pass } from './pair.ts';
 describe('features', () => {
   it('bits never offered are refused, and FEATURES_OK shows it', () => {
     a.device.setStatus(11);
-    assert.throws(() => a.device.setFeatures(PLAIN | bit(F_RING_PACKED)), /never offered/);
+    assert.throws(() => a.device.setFeatures(PLAIN | bit(F_ACCESS_PLATFORM)), /never offered/);
     assert.equal(a.device.getStatus(), 3);
     assert.equal(a.device.features, 0n);
     assert.throws(() => a.device.setFeatures(bit(F_MTU)), /never offered/);
