@@ -197,6 +197,8 @@ export const RING_SIGNALLED = 76;
 export const RING_ARMED = 80;
 /** u32 polls in a row that found nothing, or too little. */
 export const RING_EMPTY = 84;
+/** u32 1: the last burst had a receiver whose memory is paged. */
+export const RING_TO_PAGED = 92;
 /** u32 BROKEN_*, valid while RING_STATE is RING_BROKEN. */
 export const RING_REASON = 88;
 // Line 2: counters, u64, same writer as line 1 but RING_KICKS (the worker's host side).

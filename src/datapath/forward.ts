@@ -13,6 +13,7 @@ import {
 import {
   FORWARD_WIRE,
   NO_PORT,
+  PORT_PAGED,
   PORT_PEER,
   PORT_RINGS,
   PORT_RX_LIST,
@@ -27,6 +28,7 @@ import {
   RING_PORT,
   RING_SIZE,
   RING_STATE,
+  RING_TO_PAGED,
   RING_USED_IDX,
   RINGS_PER_PORT,
   SCRATCH_LIST,
@@ -41,7 +43,7 @@ import { flowHash, heard, steer } from './flow';
 import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
-import { pagesForSending } from './pager';
+import { pagesForSending, slotsLacking } from './pager';
 import { isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
@@ -50,6 +52,7 @@ const PATIENCE: u32 = 10;
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
+  if (load<u32>(ring, RING_TO_PAGED) != 0 && slotsLacking()) return 0;
   let n = ready(ring, FULL_ENOUGH);
   if (n < FULL_ENOUGH) {
     const empty = load<u32>(ring, RING_EMPTY);
@@ -97,6 +100,12 @@ function complete(ring: u32, n: u32): void {
 }
 
 function forward(ring: u32, n: u32): void {
+  toPaged = 0;
+  distribute(ring, n);
+  store<u32>(ring, toPaged, RING_TO_PAGED);
+}
+
+function distribute(ring: u32, n: u32): void {
   const port = load<u32>(ring, RING_PORT);
   const ports = load<u32>(SWITCH_PORTS);
   if (load<u32>(portAt(port), PORT_RINGS) > 2) {
@@ -189,9 +198,13 @@ function classify(port: u32, ports: u32, n: u32): u32 {
   return mixed ? NO_PORT : only;
 }
 
+/** Whether a receiver of this burst has paged memory. */
+let toPaged: u32 = 0;
+
 /** Delivers the burst's frames for port `to`, queue by queue. */
 function send(to: u32, n: u32): void {
   const at = portAt(to);
+  if (load<u32>(at, PORT_PAGED) != 0) toPaged = 1;
   const pairs = load<u32>(at, PORT_RX_PAIRS);
   if (pairs < 2) {
     // No pair enabled: the drops count on the first ring.

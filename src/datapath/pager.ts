@@ -143,6 +143,14 @@ export function slotsShort(): bool {
   return load<u32>(PAGER_FREE) < low() || load<u32>(PAGER_WANTED) != 0;
 }
 
+/**
+ * Whether fewer slots are free than receivers may need. Senders to paged ports then wait for those in
+ * limbo: a round of another worker at most.
+ */
+export function slotsLacking(): bool {
+  return load<u32>(PAGER_FREE) < reserve();
+}
+
 // --- rounds -------------------------------------------------------------------------------------
 
 /** Begins a round: this worker uses no page any more that it looked up before. */

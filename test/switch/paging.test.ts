@@ -95,7 +95,7 @@ function dropsOf(stats: Stats): Record<string, number> {
 }
 
 /** Fails unless every frame sent arrived or was dropped for want of a slot, and few were. */
-function check(stats: Stats, streams: Stream[], allowed = 0.02): void {
+function check(stats: Stats, streams: Stream[], allowed: number): void {
   const { rx_paging = 0, ...others } = dropsOf(stats);
   assert.deepEqual(others, {});
   const sent = total(streams.map((stream) => stream.sent));
@@ -123,7 +123,8 @@ describe('paged guests on a running switch', { timeout: 300_000 }, () => {
           );
           await run(sessions, streams, 1500);
           const stats = made.stats();
-          check(stats, streams);
+          // How many is a matter of timing, with 32 slots for two workers.
+          check(stats, streams, 0.1);
           const sum = (field: 'pagesIn' | 'evictions' | 'pagingNs') =>
             total(stats.workers.map((worker) => worker[field]));
           assert.ok(sum('evictions') > 500, `${sum('evictions')} evictions`);
@@ -172,7 +173,7 @@ describe('paged guests on a running switch', { timeout: 300_000 }, () => {
       const before = made.stats();
       assert.deepEqual(dropsOf(before), {});
       await run(sessions, streams, 6000, 32);
-      check(made.stats(), streams);
+      check(made.stats(), streams, 0.001);
       const { slots, free } = made.stats().paging;
       assert.ok(free < slots / 2, `${free} of ${slots} slots free`);
     });
