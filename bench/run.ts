@@ -1,5 +1,5 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
-// Run: npm run bench -- [--cases circle,iperf] [--sizes 64,1518] [--rings 1024]
+// Run: npm run bench -- [--cases circle,iperf,paging] [--sizes 64,1518] [--rings 1024]
 //   [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
@@ -13,6 +13,7 @@ import { requirePeers } from '../test/peers/process.ts';
 import { type CircleResult, circle } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
+import { type PagingResult, paging, WAY_NAMES } from './paging.ts';
 
 const { values } = parseArgs({
   options: {
@@ -100,20 +101,42 @@ async function guests(): Promise<void> {
   results.push({ case: 'iperf', runs: all });
 }
 
+async function pages(): Promise<void> {
+  for (const size of values.sizes.split(',').map(Number)) {
+    say(`\n${size} B frames between two guests in process, one thread`);
+    const run = async (which: number): Promise<PagingResult> => paging(which, size, seconds);
+    const all = await inTurn([...WAY_NAMES.keys()], run);
+    for (const [i, runs] of all.entries()) {
+      const ratio = median(runs.map((r, k) => r.ns / all[0]![k]!.ns));
+      const middle = (field: (r: PagingResult) => number, digits = 1) =>
+        show(median(runs.map(field)), digits);
+      say(
+        `  ${WAY_NAMES[i]!.padEnd(34)} ${middle((r) => r.ns)} ns/frame (${ratio.toFixed(2)}x), ` +
+          `${middle((r) => r.pagesIn / r.frames, 3)} pages a frame, ` +
+          `${middle((r) => r.nsPerPage, 0)} ns each, ${middle((r) => r.lost, 0)} lost`,
+      );
+    }
+    results.push({ case: 'paging', size, runs: all });
+  }
+}
+
 function freeHugePages(): number {
   return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
 }
 
 const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}`;
 say(`vhop ${VERSION} on ${machine}; ${rounds} rounds of ${seconds} s, taken in turn`);
-requirePeers(
-  {
-    skip: (why: string) => {
-      throw new Error(why);
+if (cases.includes('circle') || cases.includes('iperf')) {
+  requirePeers(
+    {
+      skip: (why: string) => {
+        throw new Error(why);
+      },
     },
-  },
-  ['qemu', 'testpmd'],
-);
+    ['qemu', 'testpmd'],
+  );
+}
 if (cases.includes('circle')) await circles();
 if (cases.includes('iperf')) await guests();
+if (cases.includes('paging')) await pages();
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

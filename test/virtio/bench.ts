@@ -42,12 +42,13 @@ export class DeviceBench {
   onQuiesce: () => void = () => {};
   #ports = 0;
 
-  constructor(options: WindowOptions = {}) {
+  /** `paged` is told the nanoseconds that each page took to map. */
+  constructor(options: WindowOptions = {}, paged: (ns: number) => void = () => {}) {
     this.window = new Window(this.control, options);
     this.datapath = loadDatapath(this.control.memory, {
       call: (ring) => this.calls.push(ring),
       latched: (ring) => this.latched.push(ring),
-      pageIn: pager(this.control.memory, () => {}),
+      pageIn: pager(this.control.memory, paged),
     });
     this.datapath.init(0);
     this.control.set(SWITCH_WORKERS, 1);
