@@ -27,6 +27,8 @@ export interface SparseOptions {
   pages?: number;
   seed?: number;
   ringSize?: number;
+  /** Whether one buffer in eight lies across the edge of two pages. Default true. */
+  edges?: boolean;
   /** Bytes of the file that belong to no region. */
   skip?: number;
 }
@@ -46,7 +48,7 @@ export class SparseGuest {
   readonly #free: number[] = [];
 
   constructor(options: SparseOptions) {
-    const { size, pages = 64, seed = 1, ringSize = 64, skip = 0 } = options;
+    const { size, pages = 64, seed = 1, ringSize = 64, edges = true, skip = 0 } = options;
     this.size = size;
     this.ringSize = ringSize;
     this.#skip = skip;
@@ -58,7 +60,7 @@ export class SparseGuest {
     while (chosen.size < Math.min(pages, count)) chosen.add(first + (this.random() % count));
     for (const page of chosen) {
       for (let cell = 1; cell < CELLS; cell++) this.#free.push(page * PAGE + cell * CELL);
-      this.#free.push((page + 1) * PAGE - CELL / 2);
+      if (edges) this.#free.push((page + 1) * PAGE - CELL / 2);
     }
   }
 
