@@ -61,10 +61,11 @@ export class Window {
     const end = WINDOW_END - ((this.#base + WINDOW_END) % SLOT);
     const first = end - slots * SLOT;
     const pinned = first - PINNED;
-    const whole = Math.min(options.whole ?? pinned - WINDOW_BASE, pinned - WINDOW_BASE);
+    const start = roundUp(this.#base + WINDOW_BASE, SLOT) - this.#base;
+    const whole = Math.min(options.whole ?? pinned - start, pinned - start);
     this.pager = new Pager(control, this.#base, first, slots);
     this.#pinned = new Spans(pinned, first);
-    this.#whole = new Spans(WINDOW_BASE, WINDOW_BASE + whole);
+    this.#whole = new Spans(start, start + whole);
   }
 
   /** Bytes in the largest free span for a whole region. */
