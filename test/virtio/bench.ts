@@ -72,7 +72,11 @@ export class DeviceBench {
   }
 
   /** A device on the next port index, with the events it raised. */
-  device(pairs = 1, mtu?: number): { device: NetDevice; port: number; events: string[] } {
+  device(
+    pairs = 1,
+    mtu?: number,
+    whole = false,
+  ): { device: NetDevice; port: number; events: string[] } {
     const port = this.#ports++;
     const block = PORT_BASE + port * PORT_STRIDE;
     const events: string[] = [];
@@ -80,7 +84,7 @@ export class DeviceBench {
     this.control.set(block + PORT_PEER, NO_PORT);
     const device = new NetDevice(
       { control: this.control, window: this.window, pool: this.#pool },
-      { port, pairs, mtu },
+      { port, pairs, mtu, whole },
       {
         changed: () => events.push(device.up ? 'up' : 'down'),
         connected: () => events.push('connected'),

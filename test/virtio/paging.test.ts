@@ -10,14 +10,16 @@ import {
   PAGER_REGIONS,
   PAGER_SLOTS,
   RING_DROPS,
+  RING_RUNNING,
   WORKER_BASE,
   WORKER_EVICTIONS,
   WORKER_PAGES_IN,
 } from '../../src/abi/layout.ts';
-import { close, eventfd } from '../../src/linux/index.ts';
+import { close, eventfd, memfd } from '../../src/linux/index.ts';
 import { DROP_NAMES } from '../../src/observe/drops.ts';
 import type { MemoryRegionFd } from '../../src/vhost-user/backend.ts';
 import type { NetDevice } from '../../src/virtio/device.ts';
+import { concat, frame, header, mac } from '../datapath/frames.ts';
 import { openFds } from '../linux/fds.ts';
 import { GIB, MIB, SparseGuest, type SparseOptions } from '../paging/guest.ts';
 import { Stream, type StreamOptions } from '../paging/stream.ts';
@@ -158,6 +160,129 @@ describe('a guest on more pages than there are slots', () => {
     assert.equal(bench.control.get(PAGER_REGIONS), 2);
     run(streams, 1000, 6);
     assert.deepEqual(drops(), {});
+  });
+});
+
+describe('a frame on many pages', () => {
+  /** Sends frame `bytes` in pieces on `count` pages, named by an indirect table. */
+  function sendSpread(from: ReturnType<typeof join>, bytes: Uint8Array, count: number): void {
+    const each = Math.ceil(bytes.length / count);
+    const pages = new Set<number>();
+    const pieces = [];
+    for (let at = 0; at < bytes.length; at += each) {
+      let piece = from.guest.take(each);
+      while (pages.has(Math.floor(piece.offset / (2 * MIB)))) piece = from.guest.take(each);
+      pages.add(Math.floor(piece.offset / (2 * MIB)));
+      const part = { offset: piece.offset, length: Math.min(each, bytes.length - at) };
+      from.guest.write(part.offset, bytes.subarray(at, at + part.length));
+      pieces.push(part);
+    }
+    from.tx.add(pieces, false, true);
+    from.tx.publish();
+  }
+
+  const bytes = concat(header(), frame({ from: mac(1), to: mac(2), length: 1200 }));
+
+  for (const [count, arrives] of [
+    [12, true],
+    [17, true],
+    [40, false],
+    [200, false],
+  ] as const) {
+    it(`${count} of them, with ${SLOTS} slots: ${arrives ? 'arrives' : 'tx_paging'}`, () => {
+      const [from, to] = [join({ size: 3 * GIB, pages: 400 }), join({ size: 2 * GIB, seed: 2 })];
+      to.rx.add([to.guest.take(2048)], true);
+      to.rx.publish();
+      sendSpread(from, bytes, count);
+      bench.settle();
+      assert.equal(from.tx.used().length, 1);
+      assert.deepEqual(drops(), arrives ? {} : { tx_paging: 1 });
+      const [got] = to.rx.used();
+      assert.equal(got !== undefined, arrives);
+      if (got) {
+        const { offset } = got.pieces[0]!;
+        assert.deepEqual(
+          to.guest.read(offset, got.length).subarray(12),
+          Buffer.from(bytes.subarray(12)),
+        );
+      }
+      // The ring goes on.
+      if (!got) to.rx.publish();
+      else {
+        to.rx.add([to.guest.take(2048)], true);
+        to.rx.publish();
+      }
+      sendSpread(from, bytes, 2);
+      bench.settle();
+      assert.equal(from.tx.used().length, 1);
+      assert.equal(to.rx.used().length, 1);
+    });
+  }
+
+  it('in a receive buffer: the frame drops as rx_paging, the buffer stays', () => {
+    const [from, to] = [join({ size: 3 * GIB }), join({ size: 3 * GIB, pages: 400, seed: 2 })];
+    const parts = Array.from({ length: 80 }, () => to.guest.take(16));
+    to.rx.add(parts, true, true);
+    to.rx.publish();
+    for (let i = 1; i <= 3; i++) {
+      sendSpread(from, bytes, 1);
+      bench.settle();
+      assert.deepEqual(drops(), { rx_paging: i });
+    }
+    assert.equal(to.rx.used().length, 0);
+  });
+});
+
+describe('rings of paged guests', () => {
+  it('that move leave no view of where they were', () => {
+    const { device, guest } = join({ size: 3 * GIB });
+    const left = bench.window.largestPinned();
+    for (let i = 0; i < 50; i++) {
+      device.getVringBase(0);
+      device.setVringAddr(0, guest.queue(2 + (i % 5)).address());
+      device.setVringKick(0, eventfd());
+      assert.equal(device.rings[0]!.state, RING_RUNNING);
+      assert.ok(bench.window.largestPinned() >= left - 16 * 4096);
+    }
+    device.getVringBase(0);
+    device.getVringBase(1);
+    assert.equal(bench.window.largestPinned(), pinned);
+  });
+
+  it('are refused in one sentence when there is no room for them', () => {
+    // All of the pinned part, and of the whole one.
+    const hold: { unmap(): void }[] = [];
+    const file = memfd('hold', 64 * MIB);
+    for (const room of [64 * MIB, 32 * MIB]) hold.push(bench.window.pin(file, 0, room, 4096));
+    assert.throws(
+      () => join({ size: 3 * GIB }),
+      /^Refusal: desc of ring 0 in the memory region at GPA 0x0 .* cannot be mapped/,
+    );
+    for (const held of hold) held.unmap();
+    close(file);
+  });
+
+  it('are outside of memory when their region is gone, and run again with it', () => {
+    const { left, streams } = pair({ size: 3 * GIB }, { size: 3 * GIB });
+    run(streams, 50);
+    left.device.setMemTable([]);
+    assert.equal(left.device.up, false);
+    left.device.setMemTable(left.guest.regions());
+    assert.equal(left.device.up, true);
+    run(streams, 100);
+  });
+});
+
+describe('an in-process guest', () => {
+  it('is mapped whole or refused', () => {
+    const guest = new SparseGuest({ size: 64 * MIB });
+    guests.push(guest);
+    const { device } = bench.device(1, undefined, true);
+    devices.push(device);
+    assert.throws(
+      () => device.setMemTable(guest.regions()),
+      /does not fit: 32 MiB of the window are free in one piece/,
+    );
   });
 });
 
