@@ -47,6 +47,7 @@ import {
 import { copy, openRead, readInto } from './copy';
 import { COUNT, ETH, HDR, KEPT, LEN, PARTS } from './frame';
 import { count, countDrop, indexOf, portAt, scratch, worker } from './layout';
+import { MISSING_NOTHING, missing } from './pager';
 import {
   closeRoom,
   makeRoom,
@@ -163,7 +164,8 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
       if (buffers <= 0) {
         if (buffers == ROOM_BAD) {
           returnRoom();
-          countDrop(ring, DROP_RX_BAD_CHAIN, 1);
+          const paging = missing != MISSING_NOTHING;
+          countDrop(ring, paging ? <u32>DROP_RX_PAGING : DROP_RX_BAD_CHAIN, 1);
         } else if (buffers == ROOM_UNMAPPED) {
           countDrop(ring, DROP_RX_PAGING, 1);
         } else {

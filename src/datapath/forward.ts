@@ -11,6 +11,7 @@ import {
   DROP_TX_NO_RECEIVER,
 } from '../abi/drops';
 import {
+  BURST,
   FORWARD_WIRE,
   NO_PORT,
   PORT_PAGED,
@@ -45,7 +46,7 @@ import { flowHash, heard, steer } from './flow';
 import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
-import { pagesForSending, slotsLacking } from './pager';
+import { pagedBurst, pagesForSending, slotsLacking } from './pager';
 import { behind, isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
@@ -65,7 +66,8 @@ export function pollRing(ring: u32): u32 {
   }
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   store<u32>(ring, 0, RING_EMPTY);
-  const most = pagesForSending();
+  pagesForSending();
+  const most = load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : <u32>BURST;
   n = gather(ring, isPacked(ring) ? most : min(n, most));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);

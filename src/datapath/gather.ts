@@ -57,7 +57,7 @@ import {
 } from './frame';
 import { portAt, scratch } from './layout';
 import { translate } from './memory';
-import { hopeless, MISSING_NOTHING, MISSING_SLOT, missing, wantSlots } from './pager';
+import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame, wantSlots } from './pager';
 import { chainAt, heads, isPacked } from './ring';
 
 /** Frames whose linear header address waits in PARTS for the stage that loads it. */
@@ -105,6 +105,7 @@ export function gather(ring: u32, n: u32): u32 {
         continue;
       }
     }
+    pagesForFrame();
     const reason = walk(ring, head, descriptor, false, pool, poolEnd);
     if (reason != 0) {
       if (mayWait(i, reason - 1, poolEnd)) {
@@ -149,9 +150,8 @@ export function gather(ring: u32, n: u32): u32 {
 /** Whether frame `i` failed for want of room, and a later burst that begins with it has more. */
 function mayWait(i: u32, reason: u32, poolEnd: u32): bool {
   if (missing == MISSING_SLOT) {
-    if (i > 0) return true;
-    wantSlots();
-    return !hopeless();
+    if (i == 0) wantSlots();
+    return true;
   }
   return i > 0 && reason == DROP_TX_BAD_ADDRESS && segmentsEnd >= poolEnd;
 }

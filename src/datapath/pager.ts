@@ -48,10 +48,17 @@ import {
 import { pageIn } from './host';
 import { count, worker, workerId } from './layout';
 
-/** What kept a page from being mapped: nothing, no free slot just now, or the kernel. */
+/** What kept a page from being mapped: nothing, or that no slot is free just now. */
 export const MISSING_NOTHING: u32 = 0;
 export const MISSING_SLOT: u32 = 1;
+/** The kernel, or FRAME_PAGES: trying again would not help. */
 export const MISSING_PAGE: u32 = 2;
+
+/**
+ * Pages mapped for one frame at most. 64 KiB in pages of 4 KiB each with its table need 20; what needs
+ * more than this would hold everybody up.
+ */
+const FRAME_PAGES: u32 = 64;
 
 /** Of so many mapped slots the one unused for longest is evicted. */
 const SAMPLE: u32 = 8;
@@ -63,8 +70,8 @@ export let missing: u32 = MISSING_NOTHING;
 
 /** PAGER_CLOCK of this worker's round. */
 let now: u32 = 0;
-/** Pages used for the first time in this round, since a sender's chains are looked at. */
-let touched: u32 = 0;
+/** Pages that may still be mapped for the frame that is looked at. */
+let left: u32 = u32.MAX_VALUE;
 /** Frames a sender's burst has at most, and bursts since that was changed. */
 let burst: u32 = BURST;
 let calm: u32 = 0;
@@ -100,10 +107,19 @@ export function clearMissing(): void {
   missing = MISSING_NOTHING;
 }
 
-/** A sender's chains are looked at from here on; returns how many frames to take at most. */
-export function pagesForSending(): u32 {
+/** A sender's chains are looked at from here on. */
+export function pagesForSending(): void {
   kept = reserve();
-  touched = 0;
+}
+
+/** A frame's chains, or the buffers for it, are looked at from here on. */
+export function pagesForFrame(): void {
+  // Of a small pool a sender may take as many.
+  left = min<u32>(FRAME_PAGES, slots() >> 1);
+}
+
+/** How many frames for a paged port to take at most. */
+export function pagedBurst(): u32 {
   if (burst < <u32>BURST && ++calm == CALM) {
     calm = 0;
     burst++;
@@ -121,21 +137,15 @@ export function pagesAhead(): void {
   kept = u32.MAX_VALUE;
 }
 
-/** The next round to begin evicts all it can. */
+/** A sender's first frame found no slot: the next round to begin evicts all it can. */
 export function wantSlots(): void {
   atomic.store<u32>(PAGER_WANTED, 1);
 }
 
 /** A receiver found no slot, and lost a frame for it: smaller bursts need fewer at a time. */
 export function tooManyPages(): void {
-  wantSlots();
   burst = max<u32>(burst >> 1, 1);
   calm = 0;
-}
-
-/** Whether the sender's first frame, which found no slot, by itself uses most of those there are. */
-export function hopeless(): bool {
-  return touched >= ((slots() - reserve()) * 3) >> 2;
 }
 
 /** Whether a round that begins now would evict. */
@@ -291,14 +301,18 @@ export function resident(region: u32, page: u32): u32 {
 
 function touch(linear: u32): void {
   const stamp = SLOT_STAMPS + ((linear - load<u32>(PAGER_FIRST)) / SLOT) * 4;
+  // Often the same page again: its line stays shared with the other workers.
   if (load<u32>(stamp) == now) return;
   store<u32>(stamp, now);
-  touched++;
 }
 
 function fault(region: u32, page: u32, entry: u32): u32 {
   if (load<u32>(PAGER_FREE) <= kept) {
     missing = MISSING_SLOT;
+    return 0;
+  }
+  if (left == 0) {
+    missing = MISSING_PAGE;
     return 0;
   }
   while (true) {
@@ -326,6 +340,7 @@ function fault(region: u32, page: u32, entry: u32): u32 {
     return 0;
   }
   count(worker + WORKER_PAGES_IN, 1);
+  left--;
   touch(linear);
   const record = recordAt(slot);
   store<u32>(record, load<u32>(region, REGION_TABLE), SLOT_TABLE);

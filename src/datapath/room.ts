@@ -25,10 +25,10 @@ import { segmentsEnd, walk, walkedBytes } from './chain';
 import { scratch } from './layout';
 import { translate } from './memory';
 import {
-  MISSING_NOTHING,
   MISSING_SLOT,
   missing,
   pagesAhead,
+  pagesForFrame,
   pagesForReceiving,
   tooManyPages,
 } from './pager';
@@ -143,10 +143,10 @@ function writeUsed(): void {
 // makeRoom's answers besides a number of buffers.
 /** Not posted yet, or the ring was latched. */
 export const ROOM_NONE: i32 = 0;
-/** A malformed chain, the last of those looked at: `returnRoom`. */
+/** A malformed chain, or one that can never be mapped; the last of those looked at: `returnRoom`. */
 export const ROOM_BAD: i32 = -1;
 export const ROOM_SMALL: i32 = -2;
-/** A page of a buffer is not mapped, and cannot be now. */
+/** A page of a buffer is not mapped, and no slot is free for it. */
 export const ROOM_UNMAPPED: i32 = -3;
 
 /** Buffers looked at by the last `makeRoom`. */
@@ -162,6 +162,7 @@ export function makeRoom(ring: u32, need: u32): i32 {
   let at = scratch + SCRATCH_RX_SEGMENTS;
   let capacity: u64 = 0;
   looked = 0;
+  pagesForFrame();
   while (capacity < need) {
     if (looked == AHEAD || (looked > 0 && !mergeable)) return ROOM_SMALL;
     const i = taken + looked;
@@ -179,8 +180,8 @@ export function makeRoom(ring: u32, need: u32): i32 {
     } else {
       const head = load<u32>(buffer, BUF_HEAD);
       if (walk(ring, head, load<u32>(buffer, BUF_DESCRIPTOR), true, at, limit) != 0) {
-        if (missing == MISSING_NOTHING) return ROOM_BAD;
-        if (missing == MISSING_SLOT) tooManyPages();
+        if (missing != MISSING_SLOT) return ROOM_BAD;
+        tooManyPages();
         return ROOM_UNMAPPED;
       }
       at = segmentsEnd;

@@ -19,8 +19,8 @@ const REASONS: readonly (readonly [name: string, help: string])[] = [
   ['rx_mtu', "the frame is larger than the receiver's MTU"],
   ['rx_no_csum', 'the checksum is left to the receiver, which did not negotiate that'],
   ['rx_no_tso', 'the frame is to be segmented by the receiver, which did not negotiate that'],
-  ['tx_paging', 'its memory cannot be mapped, or is spread over more pages than there are slots'],
-  ['rx_paging', "the receiver's memory could not be mapped, or no slot was free for it"],
+  ['tx_paging', 'its memory cannot be mapped, or is spread over too many pages of 2 MiB'],
+  ['rx_paging', "the receiver's buffers could not be mapped, or lie on too many pages of 2 MiB"],
 ];
 
 /** Counter names by DROP_* index. */
