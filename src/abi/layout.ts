@@ -45,7 +45,7 @@ export const SWITCH_FDB_FULL = SWITCH_BASE + 72;
 export const FORWARD_SWITCH = 0;
 export const FORWARD_WIRE = 1;
 
-// --- pager: guest memory that is mapped 2 MiB at a time (datapath/pager.ts, memory/pager.ts) -----
+// --- pager: guest memory that is mapped 2 MiB at a time (datapath/slots.ts, memory/pager.ts) -----
 export const PAGER_BASE = 0x2000;
 /** u32 paged regions of all ports; 0: workers do not look at the rest (main). */
 export const PAGER_REGIONS = PAGER_BASE + 0;

@@ -57,8 +57,9 @@ import {
 } from './frame';
 import { portAt, scratch } from './layout';
 import { translate } from './memory';
-import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame, wantSlots } from './pager';
+import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame } from './pager';
 import { chainAt, heads, isPacked } from './ring';
+import { wantSlots } from './slots';
 
 /** Frames whose linear header address waits in PARTS for the stage that loads it. */
 const PENDING: u32 = 0xffff_ffff;

@@ -37,8 +37,8 @@ import {
 import { pollRing } from './forward';
 import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
-import { beginRound, slotsShort } from './pager';
 import { arm, disarm } from './ring';
+import { beginRound, slotsShort } from './slots';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
 const PARK_AFTER: u32 = 256;
