@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openSwitch, startTraffic } from '../../src/api/index.ts';
-import { checkKinds, finished, KIND_PAIRS, LONG, pairName, RING_KINDS, verify } from './stress.ts';
+import { checkKinds, finished, KIND_PAIRS, LONG, PACKED, pairName, verify } from './stress.ts';
 
 /** In each direction. */
 const FRAMES = LONG ? 6_250_000 : 300_000;
@@ -58,9 +58,8 @@ describe('over every kind of ring', { timeout: LONG ? 7_200_000 : 120_000 }, () 
   for (const ringSize of [2, 3, 1000, 32768]) {
     it(`packed, ${ringSize} entries`, async () => {
       const lab = await openSwitch();
-      const { features } = RING_KINDS.find(({ packed }) => packed)!;
       const frames = 5_000;
-      const traffic = startTraffic(lab, { frames, segments: 4, ringSize, features });
+      const traffic = startTraffic(lab, { frames, segments: 4, ringSize, features: PACKED });
       try {
         assert.ok(lab.rings().every(({ type, size }) => type === 'packed' && size === ringSize));
         await finished(lab, traffic, frames);
