@@ -19,7 +19,15 @@ import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import type { Ring } from '../virtio/ring.ts';
 
-type DeviceFields = 'state' | 'reason' | 'queues' | 'queuesEnabled' | 'features' | 'memory' | 'mtu';
+type DeviceFields =
+  | 'state'
+  | 'reason'
+  | 'queues'
+  | 'queuesEnabled'
+  | 'offered'
+  | 'features'
+  | 'memory'
+  | 'mtu';
 
 /** `idle` is the state to show while no ring runs. */
 export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInfo, DeviceFields> {
@@ -30,6 +38,7 @@ export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInf
     ...(broken ? { reason: `ring ${broken.queue}: ${broken.broken}` } : {}),
     queues: device.queuePairs,
     queuesEnabled: enabled.length,
+    offered: featureNames(device.offeredFeatures),
     features: featureNames(device.features),
     memory: device.regions.bytes,
     ...(device.mtu === undefined ? {} : { mtu: device.mtu }),
