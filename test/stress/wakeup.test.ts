@@ -26,8 +26,10 @@ describe('sleep and kick: no wake-up is lost', { timeout: LONG ? 7_200_000 : 120
           checkKinds(lab, kinds);
           await finished(lab, traffic, ROUNDS);
           await verify(lab, traffic);
-          const sleeps = lab.stats().workers.reduce((sum, worker) => sum + worker.sleeps, 0);
-          assert.ok(sleeps > ROUNDS / 100, `only ${sleeps} sleeps: nothing raced`);
+          // On a busy machine the worker's spinning pays, and it sleeps far less than the guests.
+          const slept = lab.stats().workers.reduce((sum, worker) => sum + worker.sleeps, 0);
+          const [{ sleeps }] = traffic.counts();
+          assert.ok(slept > 0 && sleeps > ROUNDS / 100, `${slept} and ${sleeps} sleeps: no race`);
         } finally {
           await traffic.stop();
           await lab.close();
