@@ -1,7 +1,7 @@
 // Split virtqueue, driver side (virtio 1.2 §2.7). driver.ts says what the functions do.
 //
 // Chains are linked and written completely before the avail index moves. With IN_ORDER descriptors
-// are taken in ring order (§2.7.5: `next` is the slot behind, which is how fresh records are linked).
+// are taken in ring order (§2.7.5.2: `next` is the slot behind, which is how fresh records are linked).
 
 import {
   DRV_AVAIL,

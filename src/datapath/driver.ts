@@ -86,7 +86,7 @@ export function drvPop(drv: u32): i32 {
 
 /**
  * With IN_ORDER one used element may stand for all chains up to the one it names (virtio 1.2
- * §2.7.9, §2.8.9): they come back one by one, oldest first. What the device wrote into those it
+ * §2.7.9, §2.8.8): they come back one by one, oldest first. What the device wrote into those it
  * passed over it did not say: DRV_LEN is 0.
  */
 function popInOrder(drv: u32): i32 {
