@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 
 /** Bytes between buffers; how many are copied in turn decides which cache they lie in. */
 const STRIDE = 4352;
-const PLACES = { 'in L1': 4, 'in L2':128, 'out of L2': 2048 };
+const PLACES = { 'in L1': 4, 'in L2': 128, 'out of L2': 2048 };
 const COPIES = 4096;
 const LENGTH = 1500;
 const LOOPS = `
@@ -45,17 +45,37 @@ type Many = (to: number, from: number, len: number, n: number, mask: number) => 
 let binary = new Uint8Array();
 let said = '';
 const { error } = await asc.main(
-  ['loops.ts', '-O3', '--runtime', 'stub', '--importMemory', '--sharedMemory', '--initialMemory', '65536',
-   '--maximumMemory', '65536', '--enable', 'simd,threads,bulk-memory', '--outFile', 'out.wasm'],
+  [
+    'loops.ts',
+    '-O3',
+    '--runtime',
+    'stub',
+    '--importMemory',
+    '--sharedMemory',
+    '--initialMemory',
+    '65536',
+    '--maximumMemory',
+    '65536',
+    '--enable',
+    'simd,threads,bulk-memory',
+    '--outFile',
+    'out.wasm',
+  ],
   {
     readFile(name) {
       if (name === 'loops.ts') return LOOPS;
       if (!/^(copy|checksum)\.ts$/.test(name)) return null;
       return readFileSync(new URL(`../src/datapath/${name}`, import.meta.url), 'utf8');
     },
-    writeFile(_, data) { binary = data as Uint8Array; },
+    writeFile(_, data) {
+      binary = data as Uint8Array;
+    },
     listFiles: () => [],
-    stderr: { write(chunk) { said += chunk; } },
+    stderr: {
+      write(chunk) {
+        said += chunk;
+      },
+    },
   },
 );
 if (error) throw new Error(`asc: ${said}`);
@@ -67,12 +87,20 @@ function time(many: Many, buffers: number): number {
   many(0x1000_0000, 0x2000_0a40, LENGTH, COPIES, buffers - 1);
   return ((performance.now() - start) * 1e6) / COPIES;
 }
-for (let w = 0; w < 300; w++) { time(copies!, 4); time(sums!, 4); }
+for (let w = 0; w < 300; w++) {
+  time(copies!, 4);
+  time(sums!, 4);
+}
 for (const [place, buffers] of Object.entries(PLACES)) {
-  const a: number[] = [], b: number[] = [], r: number[] = [];
+  const a: number[] = [],
+    b: number[] = [],
+    r: number[] = [];
   for (let i = 0; i < 200; i++) {
-    const x = time(copies!, buffers), y = time(sums!, buffers);
-    a.push(x); b.push(y); r.push(y / x);
+    const x = time(copies!, buffers),
+      y = time(sums!, buffers);
+    a.push(x);
+    b.push(y);
+    r.push(y / x);
   }
   const m = (v: number[]) => v.sort((p, q) => p - q)[v.length >> 1]!.toFixed(2);
   console.log(place, m(a), m(b), m(r));

@@ -32,6 +32,9 @@ export const F_VERSION_1 = 32;
 export const F_ACCESS_PLATFORM = 33;
 export const F_RING_PACKED = 34;
 export const F_IN_ORDER = 35;
+export const F_GUEST_USO4 = 54;
+export const F_GUEST_USO6 = 55;
+export const F_HOST_USO = 56;
 
 // Split virtqueue (virtio 1.2 §2.7).
 export const DESC_SIZE = 16;

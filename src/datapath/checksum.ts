@@ -5,6 +5,10 @@
 // does not matter either, as long as the folded sum is stored as the words were loaded (RFC 1071
 // §2 B). Sums are exact integers and never wrap, so only all zeroes fold to 0.
 
+/** csum_offset of TCP and of UDP. */
+export const CSUM_TCP: u32 = 16;
+export const CSUM_UDP: u32 = 6;
+
 /**
  * Copies `len` bytes exactly and returns their sum, the first byte taken as of an even offset; the
  * two do not overlap. Up to 1 MiB; the sum stays under 2^50.
@@ -100,6 +104,15 @@ export function fold(sum: u64): u32 {
 /** The checksum that goes with a sum: its one's complement. */
 export function complement(sum: u64): u32 {
   return fold(sum) ^ 0xffff;
+}
+
+/**
+ * The checksum as it is stored. Where UDP keeps it (`offset` 6) a 0 would say that there is none: its
+ * other form is stored instead (RFC 768).
+ */
+export function stored(sum: u64, offset: u32): u32 {
+  const checksum = complement(sum);
+  return checksum == 0 && offset == CSUM_UDP ? 0xffff : checksum;
 }
 
 // A sum over pieces of any length. After an odd number of bytes the next piece's words straddle the

@@ -23,7 +23,7 @@ import {
   HDR_LEN,
   HDR_NUM_BUFFERS,
 } from '../abi/virtio';
-import { complement, fold, sumOf } from './checksum';
+import { CSUM_TCP, CSUM_UDP, complement, fold, sumOf } from './checksum';
 import { openRead, readInto } from './cursor';
 import { ETH, HDR, KEPT, LEN, PARTS } from './frame';
 import { scratch } from './layout';
@@ -44,22 +44,20 @@ const UDP_HEADER: u32 = 8;
 const TCP_FLAGS: u32 = 13;
 const FIN_PSH: u32 = 0x09;
 const CWR: u32 = 0x80;
-const CSUM_TCP: u32 = 16;
-const CSUM_UDP: u32 = 6;
 
 /** Segments the frame makes: at least 1. */
 export let segments: u32 = 0;
 /** Bytes of each segment's headers, Ethernet included. */
 export let headersLen: u32 = 0;
-/** Offset of a segment's checksum in the frame. */
-export let checksumAt: u32 = 0;
+/** Offsets of a segment's TCP or UDP header in the frame, and of the checksum in that. */
+export let csumStart: u32 = 0;
+export let csumOffset: u32 = 0;
 
 let mss: u32 = 0;
 let payload: u32 = 0;
 let have: u32 = 0; // bytes in scratch
 let limit: u32 = 0; // bytes that may come to be there
-let l3: u32 = 0; // offset of the IP header
-let l4: u32 = 0; // offset of the TCP or UDP header
+let ip: u32 = 0; // offset of the IP header
 let v4: bool = false;
 let tcp: bool = false;
 let firstId: u32 = 0; // IPv4's
@@ -114,60 +112,59 @@ export function openSegments(frame: u32): bool {
     if (!need(at + 2)) return false;
     type = wordAt(at);
   }
-  l3 = at + 2;
+  ip = at + 2;
   v4 = type == ETHERTYPE_IPV4;
   if (!v4 && type != ETHERTYPE_IPV6) return false;
   if (tcp && v4 != (kind == GSO_TCPV4)) return false;
   if (!(v4 ? openIpv4() : openIpv6())) return false;
-  if (l4 != <u32>load<u16>(frame, HDR + HDR_CSUM_START)) return false;
-  const offset: u32 = tcp ? CSUM_TCP : CSUM_UDP;
-  if (<u32>load<u16>(frame, HDR + HDR_CSUM_OFFSET) != offset) return false;
-  checksumAt = l4 + offset;
+  if (csumStart != <u32>load<u16>(frame, HDR + HDR_CSUM_START)) return false;
+  csumOffset = tcp ? CSUM_TCP : CSUM_UDP;
+  if (csumOffset != <u32>load<u16>(frame, HDR + HDR_CSUM_OFFSET)) return false;
 
-  headersLen = l4 + UDP_HEADER;
+  headersLen = csumStart + UDP_HEADER;
   if (tcp) {
-    if (!need(l4 + 20)) return false;
-    const size = (byteAt(l4 + 12) >> 4) * 4;
+    if (!need(csumStart + 20)) return false;
+    const size = (byteAt(csumStart + 12) >> 4) * 4;
     if (size < 20) return false;
-    headersLen = l4 + size;
+    headersLen = csumStart + size;
   }
   if (!need(headersLen)) return false;
   payload = len - headersLen;
   mss = <u32>load<u16>(frame, HDR + HDR_GSO_SIZE);
   segments = payload > mss ? (payload + mss - 1) / mss : 1;
   // Neither IP nor UDP can say more.
-  if (headersLen - l3 + min(payload, mss) > 0xffff) return false;
+  if (headersLen - ip + min(payload, mss) > 0xffff) return false;
   if (tcp) {
-    firstSeq = bswap<u32>(load<u32>(headers() + l4, 4));
-    flags = byteAt(l4 + TCP_FLAGS);
+    firstSeq = bswap<u32>(load<u32>(headers() + csumStart, 4));
+    flags = byteAt(csumStart + TCP_FLAGS);
   }
   return true;
 }
 
 function openIpv4(): bool {
-  if (!need(l3 + 20)) return false;
-  const size = (byteAt(l3) & 15) * 4;
-  if (byteAt(l3) >> 4 != 4 || size < 20 || !need(l3 + size)) return false;
+  if (!need(ip + 20)) return false;
+  const size = (byteAt(ip) & 15) * 4;
+  if (byteAt(ip) >> 4 != 4 || size < 20 || !need(ip + size)) return false;
   // More fragments, or an offset: only a whole datagram can be cut again.
-  if ((wordAt(l3 + 6) & 0x3fff) != 0) return false;
-  firstId = wordAt(l3 + 4);
-  l4 = l3 + size;
-  return byteAt(l3 + 9) == (tcp ? TCP : UDP);
+  if ((wordAt(ip + 6) & 0x3fff) != 0) return false;
+  firstId = wordAt(ip + 4);
+  csumStart = ip + size;
+  return byteAt(ip + 9) == (tcp ? TCP : UDP);
 }
 
 function openIpv6(): bool {
-  if (!need(l3 + IPV6_HEADER) || byteAt(l3) >> 4 != 6) return false;
-  let next = byteAt(l3 + 6);
-  l4 = l3 + IPV6_HEADER;
+  if (!need(ip + IPV6_HEADER) || byteAt(ip) >> 4 != 6) return false;
+  let next = byteAt(ip + 6);
+  csumStart = ip + IPV6_HEADER;
   // Ends: each one takes at least 8 of HEADERS_MAX bytes.
   while (next == HOP_BY_HOP || next == ROUTING || next == DESTINATION) {
-    if (!need(l4 + 8)) return false;
+    if (!need(csumStart + 8)) return false;
     // On its way to another address than the header's: the pseudo-header is not made of what is
     // here (RFC 8200 §8.1).
-    if (next == ROUTING && byteAt(l4 + 3) != 0) return false;
-    next = byteAt(l4);
-    l4 += (byteAt(l4 + 1) + 1) * 8;
-    if (!need(l4)) return false;
+    if (next == ROUTING && byteAt(csumStart + 3) != 0) return false;
+    next = byteAt(csumStart);
+    csumStart += (byteAt(csumStart + 1) + 1) * 8;
+    if (!need(csumStart)) return false;
   }
   return next == (tcp ? TCP : UDP);
 }
@@ -189,47 +186,42 @@ export function longestSegment(): u32 {
  */
 export function makeHeaders(i: u32, hdrLen: u32, buffers: u32, partial: bool): u32 {
   const part = payloadOf(i);
-  setWord(checksumAt, 0);
+  setWord(csumStart + csumOffset, 0);
   if (tcp) {
     const kept = (i == 0 ? 0xff : ~CWR) & (i + 1 == segments ? 0xff : ~FIN_PSH);
-    store<u32>(headers() + l4, bswap<u32>(firstSeq + i * mss), 4);
-    store<u8>(headers() + l4, <u8>(flags & kept), TCP_FLAGS);
+    store<u32>(headers() + csumStart, bswap<u32>(firstSeq + i * mss), 4);
+    store<u8>(headers() + csumStart, <u8>(flags & kept), TCP_FLAGS);
   } else {
-    setWord(l4 + 4, UDP_HEADER + part);
+    setWord(csumStart + 4, UDP_HEADER + part);
   }
   if (v4) {
-    setWord(l3 + 2, headersLen - l3 + part);
-    setWord(l3 + 4, firstId + i);
-    setWord(l3 + 10, 0);
-    store<u16>(headers() + l3, <u16>complement(sumOf(headers() + l3, l4 - l3)), 10);
+    setWord(ip + 2, headersLen - ip + part);
+    setWord(ip + 4, firstId + i);
+    setWord(ip + 10, 0);
+    store<u16>(headers() + ip, <u16>complement(sumOf(headers() + ip, csumStart - ip)), 10);
   } else {
-    setWord(l3 + 4, headersLen - l3 - IPV6_HEADER + part);
+    setWord(ip + 4, headersLen - ip - IPV6_HEADER + part);
   }
   const out = headers() - hdrLen;
   v128.store(headers() - 16, i32x4.splat(0));
   if (hdrLen == HDR_LEN) store<u16>(out, <u16>buffers, HDR_NUM_BUFFERS);
   if (partial) {
     store<u8>(out, HDR_F_NEEDS_CSUM);
-    store<u16>(out, <u16>l4, HDR_CSUM_START);
-    store<u16>(out, <u16>(checksumAt - l4), HDR_CSUM_OFFSET);
-    store<u16>(headers() + checksumAt, <u16>fold(pseudoSum(part)));
+    store<u16>(out, <u16>csumStart, HDR_CSUM_START);
+    store<u16>(out, <u16>csumOffset, HDR_CSUM_OFFSET);
+    store<u16>(headers() + csumStart + csumOffset, <u16>fold(pseudoSum(part)));
   }
   return out;
 }
 
 /** Sum of segment `i` without its payload, its headers as made: what a full checksum starts from. */
 export function headerSum(i: u32): u64 {
-  return pseudoSum(payloadOf(i)) + sumOf(headers() + l4, headersLen - l4);
+  return pseudoSum(payloadOf(i)) + sumOf(headers() + csumStart, headersLen - csumStart);
 }
 
 /** The pseudo-header's (RFC 9293 §3.1, RFC 768, RFC 8200 §8.1), for a segment of `part` bytes. */
 function pseudoSum(part: u32): u64 {
-  const length = headersLen - l4 + part;
-  const addresses = v4 ? sumOf(headers() + l3 + 12, 8) : sumOf(headers() + l3 + 8, 32);
+  const length = headersLen - csumStart + part;
+  const addresses = v4 ? sumOf(headers() + ip + 12, 8) : sumOf(headers() + ip + 8, 32);
   return addresses + bswap<u16>(<u16>length) + bswap<u16>(<u16>(tcp ? TCP : UDP));
-}
-
-/** A checksum as it is stored: where UDP keeps it, 0 would say that there is none (RFC 768). */
-export function stored(checksum: u32, offset: u32): u32 {
-  return checksum == 0 && offset == CSUM_UDP ? 0xffff : checksum;
 }
