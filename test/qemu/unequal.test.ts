@@ -5,7 +5,7 @@ import type { Guest } from '../peers/guest.ts';
 import { configure, iperf } from '../peers/iperf.ts';
 import type { Nic } from '../peers/nic.ts';
 import { scenario } from './lab.ts';
-import { A, agree, B, bootPair, copy, onPort, pingAll } from './pair.ts';
+import { A, agree, B, bootPair, copy, onPort, pingAll, vlan } from './pair.ts';
 
 scenario("the port's MTU reaches the guest", ['qemu'], {}, async (lab) => {
   await lab.port('a', { mtu: 1400 });
@@ -100,12 +100,13 @@ for (const { name, deviceOfB, sums } of mixes) {
       [a, 1],
       [b, 2],
     ] as const) {
-      await guest.run(`ip -6 addr add fd00::${n}/64 dev eth0 nodad`);
+      await guest.run(`ip addr add fd00::${n}/64 dev eth0`);
+      await vlan(guest, 5, `10.0.5.${n}/24`);
     }
     await pingAll(a, B, 20);
     await pingAll(b, A, 20);
-    // Over IPv4 and IPv6, both ways; then what arrives is compared with what was sent.
-    for (const address of [B, 'fd00::2']) {
+    // Over IPv4, IPv6 and a VLAN, both ways; then what arrives is compared with what was sent.
+    for (const address of [B, 'fd00::2', '10.0.5.2']) {
       const before = lab.stats('b');
       assert.ok((await iperf(b, a, address, { seconds: 1 })) > 0);
       const after = lab.stats('b');
