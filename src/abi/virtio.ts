@@ -48,6 +48,8 @@ export const MAX_RING_SIZE = 32768;
 // Packed virtqueue (virtio 1.2 §2.8): further descriptor flags, and those of the event areas.
 export const DESC_F_AVAIL = 0x80;
 export const DESC_F_USED = 0x8000;
+/** Bytes of an event area {off_wrap u16, flags u16}. */
+export const EVENT_SIZE = 4;
 export const EVENT_F_ENABLE = 0;
 export const EVENT_F_DISABLE = 1;
 export const EVENT_F_DESC = 2;
