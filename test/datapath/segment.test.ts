@@ -3,7 +3,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { RING_SEGMENTED, RING_SEGMENTS, RING_SUMMED } from '../../src/abi/layout.ts';
+import { DRV_LEN, SEG_WRITE } from '../../src/abi/driver.ts';
+import {
+  RING_SEGMENTED,
+  RING_SEGMENTS,
+  RING_SUMMED,
+  RINGF_MRG,
+  RINGF_PACKED,
+} from '../../src/abi/layout.ts';
 import {
   F_CSUM,
   F_GUEST_CSUM,
@@ -20,7 +27,7 @@ import {
   GSO_UDP_L4,
 } from '../../src/abi/virtio.ts';
 import { ringAddress } from '../../src/memory/control.ts';
-import { fill, frame, header, Receiver, send } from './frames.ts';
+import { concat, fill, frame, header, Receiver, send } from './frames.ts';
 import { checksum, complete, dissect, segment, verify, verifyPartial } from './oracle.ts';
 import {
   anyPacket,
@@ -32,6 +39,7 @@ import {
   postShapes,
   takesWhole,
 } from './packets.ts';
+import { driverOn } from './queue.ts';
 import { features, Rig } from './rig.ts';
 
 const rig = new Rig();
@@ -251,6 +259,52 @@ describe('segmentation', () => {
     assert.deepEqual(w.sink.rx.drops, { rx_full: 64 * 60000 });
     assert.equal(counted(w.sink, RING_SEGMENTED), 64);
     assert.equal(counted(w.sink, RING_SEGMENTS), 64 * 60000);
+  });
+
+  it('fills a packed ring, more buffers in a burst than are gathered ahead', () => {
+    rig.clear();
+    const [a, b] = [rig.port({ features: SENDER }), rig.port({ features: BARE })];
+    rig.wire(a, b);
+    const tx = a.queue(1);
+    const rx = b.queue(0, { size: 1000, flags: RINGF_PACKED | RINGF_MRG });
+    const drv = driverOn(rx);
+    const size = 300;
+    const buffers = Array.from({ length: 1000 }, () => b.alloc(size));
+    const list = b.alloc(8, 8);
+    const post = (token: number): void => {
+      rig.control.set(list, buffers[token]!);
+      rig.control.set(list + 4, size | SEG_WRITE);
+      assert.ok(rig.datapath.drvAdd(drv, list, 1, token, 0) >= 0);
+    };
+    for (const token of buffers.keys()) post(token);
+    rig.datapath.drvPublish(drv);
+    const made = packet({ ...PLAIN_TCP, payload: 60000 });
+    const expected = segment(made.bytes, 536);
+    // 112 segments in 3 buffers each: round the ring again and again.
+    for (let round = 0; round < 8; round++) {
+      send(tx, made.bytes, { header: header({ ...made.header, gsoSize: 536 }) });
+      tx.publish();
+      rig.settle();
+      tx.used();
+      assert.deepEqual(rx.drops, {});
+      for (const one of expected) {
+        let left = one.length + 12;
+        const chunks: Uint8Array[] = [];
+        while (left > 0) {
+          const token = rig.datapath.drvPop(drv);
+          const length = rig.control.get(drv + DRV_LEN);
+          assert.ok(token >= 0 && length === Math.min(left, size));
+          chunks.push(rig.bytes.slice(buffers[token]!, buffers[token]! + length));
+          left -= length;
+          post(token);
+        }
+        const whole = concat(...chunks);
+        assert.equal(whole[10], chunks.length);
+        assert.equal(Buffer.compare(whole.subarray(12), one), 0);
+      }
+      assert.equal(rig.datapath.drvPop(drv), -1);
+      rig.datapath.drvPublish(drv);
+    }
   });
 
   it('a malformed receive chain costs one segment, and goes back empty', () => {
