@@ -129,6 +129,17 @@ describe('Window', () => {
     assert.equal(window.largestFree(), ALL);
   });
 
+  it('has 8 to 1024 slots for pages, and takes them from what is mapped whole', () => {
+    for (const slots of [0, 7, 8.5, 1025]) {
+      assert.throws(() => new Window(new Control(), { slots }), RangeError);
+    }
+    const few = new Window(new Control(), { slots: 8 });
+    const many = new Window(new Control(), { slots: 1024 });
+    assert.equal(few.largestFree() - many.largestFree(), 1016 * SLOT);
+    assert.equal(few.pager.free, 8);
+    assert.equal(new Window(new Control(), { whole: 5 * SLOT }).largestFree(), 5 * SLOT);
+  });
+
   it('the slots of a mapping the kernel refused are free again', () => {
     const window = new Window(control);
     assert.throws(() => window.map(-1, 0, PAGE, PAGE));
