@@ -9,8 +9,11 @@ import {
   PAGER_LIMBO,
   PAGER_REGIONS,
   PAGER_SLOTS,
+  REGION_BASE,
+  REGION_TABLE,
   RING_DROPS,
   RING_RUNNING,
+  TABLES_BASE,
   WORKER_BASE,
   WORKER_EVICTIONS,
   WORKER_PAGES_IN,
@@ -312,6 +315,17 @@ describe('memory that changes while it is paged', () => {
     const { rx_paging = 0, ...others } = drops();
     assert.deepEqual(others, {});
     assert.equal(streams[0]!.received + streams[1]!.received + rx_paging, sum(streams));
+  });
+
+  it('a hundred tables leave no page table behind', () => {
+    const { device, guest } = join({ size: 3 * GIB });
+    const table = () => bench.control.get(REGION_BASE + REGION_TABLE);
+    const first = table();
+    assert.ok(first >= TABLES_BASE);
+    for (let i = 0; i < 100; i++) {
+      device.setMemTable(guest.regions());
+      assert.equal(table(), first);
+    }
   });
 
   it('regions one by one: what is left goes on, what is gone drops by name', () => {
