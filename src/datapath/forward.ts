@@ -50,6 +50,7 @@ const PATIENCE: u32 = 10;
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   let n = ready(ring, FULL_ENOUGH);
   if (n < FULL_ENOUGH) {
     const empty = load<u32>(ring, RING_EMPTY);
@@ -58,7 +59,6 @@ export function pollRing(ring: u32): u32 {
       return 0;
     }
   }
-  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   store<u32>(ring, 0, RING_EMPTY);
   n = gather(ring, isPacked(ring) ? BURST : min(n, BURST));
   if (n == 0) return 0;
