@@ -3,62 +3,24 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  BROKEN_AVAIL_JUMP,
-  BROKEN_HEAD,
-  RING_BROKEN,
-  RING_REASON,
-  RING_STATE,
-} from '../../src/abi/layout.ts';
+import { BROKEN_AVAIL_JUMP, BROKEN_HEAD } from '../../src/abi/layout.ts';
 import { F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
 import { BOTH, overRings } from './formats.ts';
-import { BROADCAST, frame, mac, Receiver, send } from './frames.ts';
+import { frame, mac, Receiver, send } from './frames.ts';
+import { broadcast, latched, rig, type World, world } from './hostile-receiver.ts';
 import type { Descriptor, TestQueue } from './queue.ts';
 import type { SplitQueue } from './queue-split.ts';
-import { ARENA, features, gpaOf, PLAIN, Rig } from './rig.ts';
+import { ARENA, features, gpaOf, PLAIN } from './rig.ts';
 
 const NEXT = 1;
 const WRITE = 2;
 const INDIRECT = 4;
 const SINGLE = features(F_VERSION_1, F_INDIRECT_DESC);
-const rig = new Rig();
-
-/** A sender, a hostile receiver, and one that must notice nothing; all frames are broadcast. */
-function world(acked: bigint, size = 16) {
-  rig.clear();
-  const [from, bad, good] = [rig.port(), rig.port({ features: acked }), rig.port()];
-  const at = bad.alloc(8192) + 4096;
-  return {
-    tx: from.queue(1),
-    rx: bad.queue(0, { size }),
-    good: new Receiver(good.queue(0)).fill(200),
-    /** 2048 bytes that may be written. */
-    room: bad.gpa(at),
-    linear: at,
-  };
-}
-
-type World = ReturnType<typeof world>;
 type SplitWorld = World & { rx: SplitQueue };
 
 /** The same, the rings being split ones. */
 function splitWorld(acked: bigint, size = 16): SplitWorld {
   return world(acked, size) as SplitWorld;
-}
-
-/** Sends `n` frames to all; the good port must get every one. Returns what the bad one counted. */
-function broadcast({ tx, good }: World, n: number, length = 100): Uint8Array[] {
-  const frames = Array.from({ length: n }, (_, i) => frame({ to: BROADCAST, length, seed: i }));
-  for (const bytes of frames) send(tx, bytes);
-  tx.publish();
-  assert.equal(rig.settle(), n);
-  assert.equal(tx.used().length, n);
-  assert.deepEqual(
-    good.take().map((got) => got.frame),
-    frames,
-  );
-  assert.deepEqual([tx.drops, good.rx.drops], [{}, {}]);
-  return frames;
 }
 
 const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
@@ -187,21 +149,6 @@ overRings(rig, BOTH, 'hostile RX chains', (format) => {
 });
 
 describe('hostile split RX rings', () => {
-  function latched(w: SplitWorld, reason: number, frames: number): void {
-    assert.equal(w.rx.get(RING_STATE), RING_BROKEN);
-    assert.equal(w.rx.get(RING_REASON), reason);
-    assert.deepEqual(rig.latched, [w.rx.index]);
-    assert.equal(w.rx.frames + w.rx.dropped, frames);
-    // Latched is latched: not a byte more.
-    const image = Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048));
-    const { completed } = w.rx;
-    broadcast(w, 4);
-    assert.equal(w.rx.completed, completed);
-    assert.deepEqual(Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048)), image);
-    assert.equal(w.rx.frames + w.rx.dropped, frames + 4);
-    assert.equal(w.rx.drops['rx_down']! >= 4, true);
-  }
-
   for (const head of [16, 0x8000, 0xffff]) {
     it(`head ${head} on a ring of 16`, () => {
       const w = splitWorld(PLAIN);

@@ -125,8 +125,8 @@ overRings(rig, BOTH, 'calls', (format) => {
   });
 
   it('a full ring in one burst passes every event of the lap, and none of the next', () => {
-    for (const size of format === 'packed' ? [2, 3, 7, 33, 64] : [2, 8, 64]) {
-      for (const start of [0, 1, 0x8000, 0xffff]) {
+    for (const size of format === 'packed' ? [2, 3, 33] : [2, 32]) {
+      for (const start of [0, 0xffff]) {
         for (let ahead = 0; ahead < 2 * size; ahead++) {
           const w = world(PLAIN, start, size);
           burst(w, 1);
