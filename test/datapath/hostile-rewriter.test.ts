@@ -24,7 +24,7 @@ const rig = new Rig();
 
 describe('packed rings rewritten by another thread', { timeout: 120_000 }, () => {
   for (const size of [7, 256]) {
-    it(`both rings of a guest, size ${size}`, async () => {
+    it(`both rings of a guest, size ${size}`, async (t) => {
       rig.clear();
       rig.packed = (port) => port === 0;
       const [bad, from, to] = [rig.port(), rig.port(), rig.port()];
@@ -41,6 +41,7 @@ describe('packed rings rewritten by another thread', { timeout: 120_000 }, () =>
         stop,
       };
       const thread = new Worker(new URL('rewriter.ts', import.meta.url), { workerData: data });
+      t.after(() => thread.terminate());
       await once(thread, 'message');
       const [rx, own] = rings as [TestQueue, TestQueue];
       const enough = () =>
@@ -69,8 +70,7 @@ describe('packed rings rewritten by another thread', { timeout: 120_000 }, () =>
         }
       }
       Atomics.store(new Int32Array(stop), 0, 1);
-      await once(thread, 'message');
-      await thread.terminate();
+      await once(thread, 'exit');
       assert.deepEqual([tx.drops, sink.rx.drops], [{}, {}]);
       const seen = JSON.stringify([rx.frames, rx.drops, own.frames, own.drops]);
       assert.ok(enough(), `after ${round} rounds: ${seen}`);

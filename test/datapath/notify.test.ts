@@ -48,6 +48,12 @@ function burst({ tx, sink }: ReturnType<typeof world>, n: number, parts = 1): nu
   return rig.calls.slice(before);
 }
 
+/** Where a driver asks for a call, from where it is: mostly within the next burst or two. */
+const ahead = fc.oneof(
+  { weight: 3, arbitrary: fc.integer({ min: -20, max: 60 }) },
+  { weight: 1, arbitrary: fc.integer({ min: -300, max: 300 }) },
+);
+
 /** Whether the next `n` chains of `parts` descriptors pass `event`. */
 function expects(queue: TestQueue, event: number, n: number, parts: number): boolean {
   if (queue instanceof PackedQueue) {
@@ -68,8 +74,8 @@ overRings(rig, BOTH, 'calls', (format) => {
           fc.record({
             n: fc.integer({ min: 1, max: 30 }),
             parts: fc.integer({ min: 1, max: 3 }),
-            tx: fc.oneof(fc.integer({ min: -40, max: 40 }), fc.integer({ min: -300, max: 300 })),
-            rx: fc.oneof(fc.integer({ min: -40, max: 40 }), fc.integer({ min: -300, max: 300 })),
+            tx: ahead,
+            rx: ahead,
           }),
           { minLength: 1, maxLength: 30 },
         ),
@@ -97,7 +103,7 @@ overRings(rig, BOTH, 'calls', (format) => {
       ),
       { numRuns: 100 },
     );
-    assert.ok(called > 300 && quiet > 300, `${called} calls, ${quiet} without`);
+    assert.ok(called > 200 && quiet > 200, `${called} calls, ${quiet} without`);
   });
 
   it('with flags, unless they say not to', () => {

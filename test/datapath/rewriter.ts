@@ -41,4 +41,3 @@ for (let lap = 0; Atomics.load(done, 0) === 0; lap++) {
     }
   }
 }
-parentPort!.postMessage('stopped');
