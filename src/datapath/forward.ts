@@ -55,6 +55,7 @@ const PATIENCE: u32 = 10;
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   if (load<u32>(ring, RING_TO_PAGED) != 0 && slotsLacking()) return 0;
   let n = ready(ring, FULL_ENOUGH);
   if (n < FULL_ENOUGH) {
@@ -64,7 +65,6 @@ export function pollRing(ring: u32): u32 {
       return 0;
     }
   }
-  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   store<u32>(ring, 0, RING_EMPTY);
   pagesForSending();
   const most = load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : <u32>BURST;

@@ -318,6 +318,12 @@ export class NetDevice implements Backend {
   }
 
   setVringNum(index: number, num: number): void {
+    this.#checkSize(index, num);
+    this.#checkStopped(index);
+    this.#ring(index).size = num;
+  }
+
+  #checkSize(index: number, num: number): void {
     const odd = !this.#packed && (num & (num - 1)) !== 0;
     if (num < 1 || num > MAX_RING_SIZE || odd) {
       throw new Refusal(
@@ -325,8 +331,6 @@ export class NetDevice implements Backend {
           'and a power of two unless it is packed',
       );
     }
-    this.#checkStopped(index);
-    this.#ring(index).size = num;
   }
 
   #checkStopped(index: number): void {
@@ -466,6 +470,8 @@ export class NetDevice implements Backend {
     if ((linear.desc & 15) | (linear.avail & (this.#packed ? 3 : 1)) | (linear.used & 3)) {
       throw new Refusal(`ring ${ring.queue} is misaligned in guest memory`);
     }
+    // The features may have changed since its size was set.
+    this.#checkSize(ring.queue, ring.size);
     const slot = ring.base & 0x7fff;
     if (this.#packed && !ring.live && slot >= ring.size) {
       throw new Refusal(`ring ${ring.queue} cannot start at slot ${slot} of ${ring.size}`);

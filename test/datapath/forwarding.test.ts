@@ -1,7 +1,7 @@
 // Who gets which frame, and that every frame is accounted for.
 
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { it } from 'node:test';
 import fc from 'fast-check';
 import {
   PORT_ABSENT,
@@ -11,6 +11,7 @@ import {
   RING_STATE,
   RING_STOPPED,
 } from '../../src/abi/layout.ts';
+import { BOTH, overRings } from './formats.ts';
 import { BROADCAST, frame, header, mac, Receiver, send } from './frames.ts';
 import type { TestQueue } from './queue.ts';
 import { PLAIN, Rig } from './rig.ts';
@@ -47,7 +48,7 @@ function one({ tx, sinks }: World, from: number, bytes: Uint8Array): number[] {
 
 const at = (from: number, to: number) => frame({ from: mac(from + 10), to: mac(to + 10) });
 
-describe('forwarding', () => {
+overRings(rig, BOTH, 'forwarding', () => {
   it('unknown floods to all but the source; learned reaches one only', () => {
     const w = world(5);
     assert.deepEqual(one(w, 0, at(0, 3)), [0, 1, 1, 1, 1]);
@@ -138,7 +139,7 @@ describe('forwarding', () => {
   });
 });
 
-describe('wire', () => {
+overRings(rig, BOTH, 'wire', () => {
   it('passes everything to the peer, learning nothing and looking at no address', () => {
     const w = world(2);
     rig.wire(rig.ports[0]!, rig.ports[1]!);
@@ -160,7 +161,7 @@ describe('wire', () => {
   });
 });
 
-describe('accounting', () => {
+overRings(rig, BOTH, 'accounting', () => {
   const PORTS = 4;
   const step = fc.record({
     from: fc.nat(PORTS - 1),

@@ -1,7 +1,7 @@
 // virtio-net headers that ask for what was not negotiated, or cannot be: tx_bad_header.
 
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { it } from 'node:test';
 import {
   F_CSUM,
   F_GUEST_CSUM,
@@ -16,11 +16,12 @@ import {
   GSO_UDP,
   GSO_UDP_L4,
 } from '../../src/abi/virtio.ts';
+import { BOTH, overRings } from './formats.ts';
 import { frame, type HeaderSpec, header, send } from './frames.ts';
 import { innocent, MODERN, rig, world } from './hostile.ts';
 import { features, PLAIN } from './rig.ts';
 
-describe('hostile virtio headers', () => {
+overRings(rig, BOTH, 'hostile virtio headers', () => {
   const TSO = features(F_VERSION_1, F_CSUM, F_HOST_TSO4);
   const tso: HeaderSpec = { flags: 1, gso: GSO_TCPV4, gsoSize: 1448, start: 34, offset: 16 };
   const USO = TSO | features(F_HOST_USO, F_HOST_ECN);

@@ -3,54 +3,24 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  BROKEN_AVAIL_JUMP,
-  BROKEN_HEAD,
-  RING_BROKEN,
-  RING_REASON,
-  RING_STATE,
-} from '../../src/abi/layout.ts';
+import { BROKEN_AVAIL_JUMP, BROKEN_HEAD } from '../../src/abi/layout.ts';
 import { F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
-import { BROADCAST, frame, mac, Receiver, send } from './frames.ts';
+import { BOTH, overRings } from './formats.ts';
+import { frame, mac, Receiver, send } from './frames.ts';
+import { broadcast, latched, rig, type World, world } from './hostile-receiver.ts';
 import type { Descriptor, TestQueue } from './queue.ts';
-import { ARENA, features, gpaOf, PLAIN, Rig } from './rig.ts';
+import type { SplitQueue } from './queue-split.ts';
+import { ARENA, features, gpaOf, PLAIN } from './rig.ts';
 
 const NEXT = 1;
 const WRITE = 2;
 const INDIRECT = 4;
 const SINGLE = features(F_VERSION_1, F_INDIRECT_DESC);
-const rig = new Rig();
+type SplitWorld = World & { rx: SplitQueue };
 
-/** A sender, a hostile receiver, and one that must notice nothing; all frames are broadcast. */
-function world(acked: bigint, size = 16) {
-  rig.clear();
-  const [from, bad, good] = [rig.port(), rig.port({ features: acked }), rig.port()];
-  const at = bad.alloc(8192) + 4096;
-  return {
-    tx: from.queue(1),
-    rx: bad.queue(0, { size }),
-    good: new Receiver(good.queue(0)).fill(200),
-    /** 2048 bytes that may be written. */
-    room: bad.gpa(at),
-    linear: at,
-  };
-}
-
-type World = ReturnType<typeof world>;
-
-/** Sends `n` frames to all; the good port must get every one. Returns what the bad one counted. */
-function broadcast({ tx, good }: World, n: number, length = 100): Uint8Array[] {
-  const frames = Array.from({ length: n }, (_, i) => frame({ to: BROADCAST, length, seed: i }));
-  for (const bytes of frames) send(tx, bytes);
-  tx.publish();
-  assert.equal(rig.settle(), n);
-  assert.equal(tx.used().length, n);
-  assert.deepEqual(
-    good.take().map((got) => got.frame),
-    frames,
-  );
-  assert.deepEqual([tx.drops, good.rx.drops], [{}, {}]);
-  return frames;
+/** The same, the rings being split ones. */
+function splitWorld(acked: bigint, size = 16): SplitWorld {
+  return world(acked, size) as SplitWorld;
 }
 
 const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
@@ -62,8 +32,6 @@ const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
       { addr: room, len: 2000 },
     ],
   ],
-  ['a loop', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 0 }]],
-  ['next past the table', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 16 }]],
   ['outside of memory', () => [{ addr: 0n, len: 2048, flags: WRITE }]],
   ["in another guest's memory", () => [{ addr: gpaOf(2), len: 2048, flags: WRITE }]],
   [
@@ -87,8 +55,14 @@ const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
   ],
 ];
 
-describe('hostile RX chains', () => {
-  for (const [what, make] of chains) {
+/** A split ring only has `next`. */
+const splitChains: typeof chains = [
+  ['a loop', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 0 }]],
+  ['next past the table', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 16 }]],
+];
+
+overRings(rig, BOTH, 'hostile RX chains', (format) => {
+  for (const [what, make] of format === 'split' ? [...chains, ...splitChains] : chains) {
     for (const [kind, acked] of [
       ['merged', PLAIN],
       ['single', SINGLE],
@@ -97,11 +71,11 @@ describe('hostile RX chains', () => {
         const w = world(acked);
         const { rx } = w;
         for (let round = 1; round <= 3; round++) {
-          rx.addRaw(make(w, rx), 0);
+          const head = rx.addRaw(make(w, rx), 0);
           rx.publish();
           broadcast(w, 1);
           assert.deepEqual(rx.drops, { rx_bad_chain: round });
-          assert.deepEqual(rx.used(), [{ head: 0, len: 0 }]);
+          assert.deepEqual(rx.used(), [{ head, len: 0 }]);
           rx.sortFree();
         }
         assert.deepEqual(rig.latched, []);
@@ -120,11 +94,11 @@ describe('hostile RX chains', () => {
   it('an indirect table without the feature', () => {
     const w = world(features(F_VERSION_1));
     const table = w.rx.port.gpa(w.rx.table([{ addr: w.room, len: 2048, flags: WRITE }]));
-    w.rx.addRaw([{ addr: table, len: 16, flags: INDIRECT }]);
+    const head = w.rx.addRaw([{ addr: table, len: 16, flags: INDIRECT }]);
     w.rx.publish();
     broadcast(w, 1);
     assert.deepEqual(w.rx.drops, { rx_bad_chain: 1 });
-    assert.deepEqual(w.rx.used(), [{ head: 0, len: 0 }]);
+    assert.deepEqual(w.rx.used(), [{ head, len: 0 }]);
   });
 
   for (let where = 0; where < 4; where++) {
@@ -166,27 +140,18 @@ describe('hostile RX chains', () => {
     assert.equal(back, 200);
     assert.deepEqual(w.rx.drops, { rx_bad_chain: 200 });
   });
+
+  it('a receiver that never posts costs counted drops, and nobody else', () => {
+    const w = world(PLAIN);
+    broadcast(w, 100);
+    assert.deepEqual(w.rx.drops, { rx_full: 100 });
+  });
 });
 
-describe('hostile RX rings', () => {
-  function latched(w: World, reason: number, frames: number): void {
-    assert.equal(w.rx.get(RING_STATE), RING_BROKEN);
-    assert.equal(w.rx.get(RING_REASON), reason);
-    assert.deepEqual(rig.latched, [w.rx.index]);
-    assert.equal(w.rx.frames + w.rx.dropped, frames);
-    // Latched is latched: not a byte more.
-    const image = Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048));
-    const { usedIdx } = w.rx;
-    broadcast(w, 4);
-    assert.equal(w.rx.usedIdx, usedIdx);
-    assert.deepEqual(Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048)), image);
-    assert.equal(w.rx.frames + w.rx.dropped, frames + 4);
-    assert.equal(w.rx.drops['rx_down']! >= 4, true);
-  }
-
+describe('hostile split RX rings', () => {
   for (const head of [16, 0x8000, 0xffff]) {
     it(`head ${head} on a ring of 16`, () => {
-      const w = world(PLAIN);
+      const w = splitWorld(PLAIN);
       w.rx.post(head);
       w.rx.publish();
       broadcast(w, 3);
@@ -196,44 +161,38 @@ describe('hostile RX rings', () => {
 
   for (const before of [1, 5, 15]) {
     it(`a bad head behind ${before} good buffers: every frame is delivered or counted`, () => {
-      const w = world(PLAIN);
+      const w = splitWorld(PLAIN);
       for (let i = 0; i < before; i++) w.rx.add([{ addr: w.room, len: 2048, write: true }]);
       w.rx.post(77);
       w.rx.publish();
       broadcast(w, 1);
       broadcast(w, 20);
       latched(w, BROKEN_HEAD, 21);
-      assert.equal(w.rx.frames, w.rx.usedIdx);
+      assert.equal(w.rx.frames, w.rx.completed);
     });
   }
 
   it('a bad head in the middle of a merged frame', () => {
-    const w = world(PLAIN, 64);
+    const w = splitWorld(PLAIN, 64);
     for (let i = 0; i < 40; i++) w.rx.add([{ addr: w.room, len: 100, write: true }]);
     w.rx.post(64);
     w.rx.publish();
     broadcast(w, 3, 1500);
     latched(w, BROKEN_HEAD, 3);
-    assert.equal(w.rx.frames * 16, w.rx.usedIdx);
+    assert.equal(w.rx.frames * 16, w.rx.completed);
   });
 
   for (const jump of [17, 64, 0x7fff, 0xffff]) {
     it(`avail.idx ${jump} ahead on a ring of 16`, () => {
-      const w = world(PLAIN);
+      const w = splitWorld(PLAIN);
       w.rx.publish(jump);
       broadcast(w, 3);
       latched(w, BROKEN_AVAIL_JUMP, 3);
     });
   }
 
-  it('a receiver that never posts costs counted drops, and nobody else', () => {
-    const w = world(PLAIN);
-    broadcast(w, 100);
-    assert.deepEqual(w.rx.drops, { rx_full: 100 });
-  });
-
   it('unicast to a latched ring is counted there', () => {
-    const w = world(PLAIN);
+    const w = splitWorld(PLAIN);
     rig.datapath.fdbLearn(0x02_00_00_00_00_02n, 0);
     const host = mac(0x22);
     const value = host.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);

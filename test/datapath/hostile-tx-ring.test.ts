@@ -1,4 +1,5 @@
-// Avail rings a hostile guest may write: what cannot be is latched, and then left alone.
+// What a hostile guest may write into split rings only: `next`, and the avail ring. A chain that cannot
+// be costs one frame; an avail ring that cannot be is latched, and then left alone.
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -10,22 +11,89 @@ import {
   RING_STATE,
 } from '../../src/abi/layout.ts';
 import { frame, send } from './frames.ts';
-import { innocent, rig, type World, world } from './hostile.ts';
+import { innocent, MODERN, refuses, rig, type World, world } from './hostile.ts';
+import type { SplitQueue } from './queue-split.ts';
 
-describe('hostile TX rings', () => {
-  function latches(w: World, reason: number): void {
+const NEXT = 1;
+const INDIRECT = 4;
+
+/** The hostile ring, which is a split one. */
+function splitWorld(): World<SplitQueue> {
+  return world() as World<SplitQueue>;
+}
+
+describe('hostile TX chains of split rings', () => {
+  it('a chain that loops on itself', () => {
+    const w = world();
+    refuses('tx_bad_chain', w, [{ addr: w.good, len: 1, flags: NEXT, next: 0 }]);
+  });
+
+  it('a chain that loops after some descriptors', () => {
+    const w = world();
+    refuses('tx_bad_chain', w, [
+      { addr: w.good, len: 76, flags: NEXT, next: 1 },
+      { addr: w.good, len: 1, flags: NEXT, next: 2 },
+      { addr: w.good, len: 0, flags: NEXT, next: 1 },
+    ]);
+  });
+
+  it('a loop in a ring of 32768', () => {
+    const w = world(MODERN, 32768);
+    // Without empty descriptors scratch would run out first, and hide the loop.
+    refuses('tx_bad_chain', w, [{ addr: w.good, len: 0, flags: NEXT, next: 0 }]);
+  });
+
+  it('a chain of 1025 descriptors, and not of 1024: walks are short on the longest ring', () => {
+    const w = world(MODERN, 32768);
+    const entries = (n: number) =>
+      Array.from({ length: n }, (_, i) => ({
+        addr: w.good + BigInt(i),
+        len: 1,
+        flags: i + 1 < n ? NEXT : 0,
+        next: i + 1,
+      }));
+    w.tx.addRaw(entries(1024));
+    w.tx.publish();
+    rig.settle();
+    assert.equal(w.sink.take()[0]?.frame.length, 1012);
+    w.tx.used();
+    refuses('tx_bad_chain', w, entries(1025), 1);
+  });
+
+  for (const next of [16, 17, 0x7fff, 0xffff]) {
+    it(`next ${next} on a ring of 16`, () => {
+      const w = world();
+      refuses('tx_bad_chain', w, [{ addr: w.good, len: 76, flags: NEXT, next }]);
+    });
+  }
+
+  it('next outside of an indirect table', () => {
+    const w = world();
+    const table = w.tx.port.gpa(w.tx.table([{ addr: w.good, len: 76, flags: NEXT, next: 1 }]));
+    refuses('tx_bad_chain', w, [{ addr: table, len: 16, flags: INDIRECT }]);
+  });
+
+  it('a loop in an indirect table', () => {
+    const w = world();
+    const table = w.tx.port.gpa(w.tx.table([{ addr: w.good, len: 0, flags: NEXT, next: 0 }]));
+    refuses('tx_bad_chain', w, [{ addr: table, len: 16, flags: INDIRECT }]);
+  });
+});
+
+describe('hostile split TX rings', () => {
+  function latches(w: World<SplitQueue>, reason: number): void {
     rig.settle();
     assert.equal(w.tx.get(RING_STATE), RING_BROKEN);
     assert.equal(w.tx.get(RING_REASON), reason);
     assert.deepEqual(rig.latched, [w.tx.index]);
     // Latched is latched: nothing more is read or written, whatever the guest does.
-    const used = w.tx.usedIdx;
+    const used = w.tx.completed;
     const frames = w.tx.frames;
     send(w.tx, frame());
     w.tx.publish();
     rig.publish();
     rig.settle();
-    assert.equal(w.tx.usedIdx, used);
+    assert.equal(w.tx.completed, used);
     assert.equal(w.tx.frames, frames);
     assert.equal(rig.latched.length, 1);
     innocent(w, true);
@@ -33,7 +101,7 @@ describe('hostile TX rings', () => {
 
   for (const head of [16, 17, 0x8000, 0xffff]) {
     it(`head ${head} on a ring of 16 latches it`, () => {
-      const w = world();
+      const w = splitWorld();
       w.tx.post(head);
       w.tx.publish();
       latches(w, BROKEN_HEAD);
@@ -41,24 +109,24 @@ describe('hostile TX rings', () => {
   }
 
   it('a bad head behind good ones latches the ring before any of them is used', () => {
-    const w = world();
+    const w = splitWorld();
     for (let i = 0; i < 5; i++) send(w.tx, frame());
     w.tx.post(99);
     w.tx.publish();
     latches(w, BROKEN_HEAD);
-    assert.equal(w.tx.usedIdx, 0);
+    assert.equal(w.tx.completed, 0);
   });
 
   for (const jump of [17, 18, 31, 32, 64, 0x7fff, 0x8000, 0xffff]) {
     it(`avail.idx ${jump} ahead on a ring of 16 latches it`, () => {
-      const w = world();
+      const w = splitWorld();
       w.tx.publish(jump);
       latches(w, BROKEN_AVAIL_JUMP);
     });
   }
 
   it('avail.idx moved back latches the ring', () => {
-    const w = world();
+    const w = splitWorld();
     send(w.tx, frame());
     w.tx.publish();
     rig.settle();
@@ -68,12 +136,12 @@ describe('hostile TX rings', () => {
   });
 
   it('one head posted many times at once comes back as often', () => {
-    const w = world();
+    const w = splitWorld();
     w.tx.addRaw([{ addr: w.good, len: 76 }]);
     for (let i = 0; i < 15; i++) w.tx.post(0);
     w.tx.publish();
     assert.equal(rig.settle(), 16);
-    assert.equal(w.tx.usedIdx, 16);
+    assert.equal(w.tx.completed, 16);
     assert.equal(w.sink.take().length, 16);
   });
 });

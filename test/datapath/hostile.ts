@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1 } from '../../src/abi/virtio.ts';
 import { frame, header, mac, Receiver, send } from './frames.ts';
-import type { TestQueue } from './queue.ts';
+import type { Descriptor, TestQueue } from './queue.ts';
 import { features, PLAIN, Rig } from './rig.ts';
 
 export const rig = new Rig();
 
-export interface World {
-  tx: TestQueue;
+export interface World<Queue extends TestQueue = TestQueue> {
+  tx: Queue;
   sink: Receiver;
   /** A good buffer of 76 bytes: header and frame. */
   good: bigint;
@@ -52,4 +52,22 @@ export function innocent({ tx, sink }: World, latched: boolean): void {
     expected,
   );
   assert.equal(other.used().length, 1);
+}
+
+/** One chain of these descriptors costs one frame, under `reason`. */
+export function refuses(reason: string, made: World, descriptors: Descriptor[], times = 3): void {
+  for (let i = 1; i <= times; i++) {
+    made.tx.addRaw(descriptors, 0);
+    made.tx.publish();
+    assert.equal(rig.settle(), 1);
+    assert.deepEqual(made.tx.drops, { [reason]: i });
+    assert.deepEqual(
+      made.tx.used().map(({ len }) => len),
+      [0],
+    );
+    // The next round takes the same descriptors again.
+    made.tx.sortFree();
+  }
+  assert.deepEqual(rig.latched, []);
+  innocent(made, false);
 }

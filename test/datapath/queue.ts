@@ -1,7 +1,5 @@
-// A driver written for tests: it can lay out any chain, legal or not, and checks what comes back.
-//
-// Descriptors are taken from a free list in the order in which they came back, so that chains soon
-// lie in no order at all. A used entry that names no outstanding chain throws.
+// The driver of one ring, written for tests: it can lay out any chain, legal or not, and checks what
+// comes back. Here is what both formats have in common; queue-split.ts and queue-packed.ts know them.
 
 import * as driver from '../../src/abi/driver.ts';
 import { DRV_HEAD, DRV_HEADS } from '../../src/abi/driver.ts';
@@ -21,9 +19,9 @@ import {
   RING_STATE,
   RING_USED,
   RING_USED_IDX,
+  RINGF_EVENT_IDX,
   RINGF_PACKED,
 } from '../../src/abi/layout.ts';
-import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, WRAP } from '../../src/abi/virtio.ts';
 import { ringAddress, ringIndex } from '../../src/memory/control.ts';
 import { DROP_NAMES } from '../../src/observe/drops.ts';
 import { ringFlags } from '../../src/virtio/features.ts';
@@ -31,7 +29,10 @@ import type { TestPort } from './rig.ts';
 
 export interface QueueSpec {
   size?: number;
-  /** Index at which avail and used start. */
+  /**
+   * Where the ring starts, 0-0xffff. Split: the index of avail and used. Packed: bit 15 is the wrap
+   * counter, the rest the slot, modulo the size. Default: where a fresh ring does.
+   */
   start?: number;
   /** RINGF_*; default: from the port's features. */
   flags?: number;
@@ -48,46 +49,46 @@ export interface Descriptor {
   addr?: bigint;
   len?: number;
   flags?: number;
+  /** Split only. */
   next?: number;
+  /** Packed only; in a chain the last one's counts, the others default to junk. */
+  id?: number;
 }
 
 export interface Used {
+  /** What add() returned. */
   head: number;
   len: number;
 }
 
-export class TestQueue {
+export abstract class TestQueue {
   readonly port: TestPort;
   readonly index: number;
   readonly size: number;
+  readonly flags: number;
   readonly eventIdx: boolean;
-  /** Linear addresses. */
+  /** The three parts, linear addresses; of a packed ring the latter two are the event areas. */
   readonly desc: number;
   readonly avail: number;
   readonly usedRing: number;
-  /** Chains the device has not given back: head to descriptors. */
+  /** Chains the device has not given back: what add() returned, to descriptors or slots. */
   readonly outstanding = new Map<number, number[]>();
-  readonly #free: number[];
   readonly #block: number;
-  #availIdx: number;
-  #lastUsed: number;
-  #kicked: number;
 
-  constructor(port: TestPort, queue: number, spec: QueueSpec) {
-    const { size = 256, start = 0, flags = ringFlags(port.features) } = spec;
+  /** `availSize` and `usedSize` are bytes; `start` is what the ring block holds. */
+  constructor(port: TestPort, queue: number, spec: QueueSpec, parts: number[], start: number) {
+    const { size = 256, flags = ringFlags(port.features) } = spec;
+    const [availSize, usedSize] = parts as [number, number];
     this.port = port;
     this.size = size;
+    this.flags = flags;
     this.index = ringIndex(port.index, queue);
-    this.eventIdx = (flags & 1) !== 0;
+    this.eventIdx = (flags & RINGF_EVENT_IDX) !== 0;
     this.desc = port.alloc(size * 16, 16);
-    this.avail = port.alloc(6 + size * 2, 4);
-    this.usedRing = port.alloc(6 + size * 8, 4);
-    port.rig.bytes.fill(0, this.desc, this.usedRing + 6 + size * 8);
+    this.avail = port.alloc(availSize, 4);
+    this.usedRing = port.alloc(usedSize, 4);
+    port.rig.bytes.fill(0, this.desc, this.usedRing + usedSize);
     this.#block = ringAddress(this.index);
-    this.#free = Array.from({ length: size }, (_, i) => i);
-    this.#availIdx = this.#lastUsed = this.#kicked = start;
-    this.view.setUint16(this.avail + 2, start, true);
-    this.view.setUint16(this.usedRing + 2, start, true);
     this.set(RING_SIZE, size);
     this.set(RING_DESC, this.desc);
     this.set(RING_AVAIL, this.avail);
@@ -101,7 +102,7 @@ export class TestQueue {
     this.set(RING_STATE, RING_RUNNING);
   }
 
-  private get view(): DataView {
+  protected get view(): DataView {
     return this.port.rig.view;
   }
 
@@ -137,16 +138,11 @@ export class TestQueue {
 
   // --- driver ------------------------------------------------------------------------------------
 
-  get free(): number {
-    return this.#free.length;
-  }
+  /** Descriptors that can be added. */
+  abstract get free(): number;
 
-  descriptor(at: number, { addr = 0n, len = 0, flags = 0, next = 0 }: Descriptor): void {
-    this.view.setBigUint64(at, addr, true);
-    this.view.setUint32(at + 8, len, true);
-    this.view.setUint16(at + 12, flags, true);
-    this.view.setUint16(at + 14, next, true);
-  }
+  /** Writes a descriptor of this format at a linear address. */
+  abstract descriptor(at: number, descriptor: Descriptor): void;
 
   /** A table of descriptors in this port's memory, linear. */
   table(entries: Descriptor[]): number {
@@ -156,103 +152,35 @@ export class TestQueue {
   }
 
   /**
-   * Adds a chain; the parts from `inner` on lie in an indirect table. Not visible before publish().
-   * Returns the head, or -1 without enough descriptors.
+   * Adds a chain; the parts from `inner` on lie in an indirect table, all of them on a packed ring,
+   * which has no chains that end in one. Not visible before publish(). Returns what names it in
+   * used(), or -1 without enough descriptors.
    */
-  add(parts: Part[], inner = parts.length): number {
-    const indirect = inner < parts.length;
-    const count = inner + (indirect ? 1 : 0);
-    if (count > this.#free.length) return -1;
-    const chain = this.#free.splice(0, count);
-    for (const [k, id] of chain.entries()) {
-      const next = chain[k + 1];
-      const flags = next === undefined ? 0 : DESC_F_NEXT;
-      if (k < inner) {
-        const { addr, len, write } = parts[k]!;
-        const writable = write ? DESC_F_WRITE : 0;
-        this.descriptor(this.desc + id * 16, { addr, len, flags: flags | writable, next });
-      } else {
-        const entries = parts.slice(inner).map(({ addr, len, write }, i, all) => ({
-          addr,
-          len,
-          flags: (write ? DESC_F_WRITE : 0) | (i + 1 < all.length ? DESC_F_NEXT : 0),
-          next: i + 1,
-        }));
-        const addr = this.port.gpa(this.table(entries));
-        const len = entries.length * 16;
-        this.descriptor(this.desc + id * 16, { addr, len, flags: DESC_F_INDIRECT });
-      }
-    }
-    this.post(chain[0]!, chain);
-    return chain[0]!;
-  }
+  abstract add(parts: Part[], inner?: number): number;
 
-  /** Adds a chain of descriptors written as they are, free ones 0, 1, 2... on a fresh ring. */
-  addRaw(descriptors: Descriptor[], first = this.#free[0]!): number {
-    const chain = descriptors.map((_, i) => first + i);
-    for (const [i, entry] of descriptors.entries()) {
-      this.descriptor(this.desc + (first + i) * 16, entry);
-    }
-    for (const id of chain) this.#free.splice(this.#free.indexOf(id), 1);
-    this.post(first, chain);
-    return first;
-  }
-
-  /** Puts `head` into the avail ring, be it a descriptor or not. */
-  post(head: number, chain: number[] = []): void {
-    const slot = this.#availIdx & (this.size - 1);
-    this.view.setUint16(this.avail + 4 + slot * 2, head, true);
-    this.#availIdx = (this.#availIdx + 1) & 0xffff;
-    this.outstanding.set(head, chain);
-  }
+  /** Adds a chain of descriptors written as they are. On a split ring they begin at `first`. */
+  abstract addRaw(descriptors: Descriptor[], first?: number): number;
 
   /** Makes what was added visible; true when the device asked for a kick. */
-  publish(index = this.#availIdx): boolean {
-    this.view.setUint16(this.avail + 2, index, true);
-    const old = this.#kicked;
-    this.#kicked = index;
-    if (!this.eventIdx) return (this.view.getUint16(this.usedRing, true) & 1) === 0;
-    const event = this.view.getUint16(this.usedRing + 4 + this.size * 8, true);
-    return needEvent(event, index, old);
-  }
+  abstract publish(): boolean;
 
   /** Descriptors are taken in ascending order again; for chains written as they are. */
-  sortFree(): void {
-    this.#free.sort((a, b) => a - b);
-  }
+  abstract sortFree(): void;
 
-  get usedIdx(): number {
-    return this.view.getUint16(this.usedRing + 2, true);
-  }
+  /** Chains the device has given back since the start. */
+  abstract get completed(): number;
 
-  /** Takes used entries back; throws on one that names nothing outstanding. */
-  used(): Used[] {
-    const found: Used[] = [];
-    for (; this.#lastUsed !== this.usedIdx; this.#lastUsed = (this.#lastUsed + 1) & 0xffff) {
-      const at = this.usedRing + 4 + (this.#lastUsed & (this.size - 1)) * 8;
-      const head = this.view.getUint32(at, true);
-      const chain = this.outstanding.get(head);
-      if (!chain) throw new Error(`ring ${this.index}: used id ${head} is not outstanding`);
-      this.outstanding.delete(head);
-      this.#free.push(...chain);
-      found.push({ head, len: this.view.getUint32(at + 4, true) });
-    }
-    return found;
-  }
+  /** Takes used entries back; throws on one that cannot be. */
+  abstract used(): Used[];
 
-  /** Asks for a call at used index `event` (EVENT_IDX), or for calls at all. */
-  askCall(on: boolean, event = this.#lastUsed): void {
-    if (this.eventIdx) this.view.setUint16(this.avail + 4 + this.size * 2, event, true);
-    else this.view.setUint16(this.avail, on ? 0 : 1, true);
-  }
+  /** The used position `by` entries (packed: slots) after what used() took. */
+  abstract position(by: number): number;
+
+  /** Asks for a call at used position `event` (EVENT_IDX), or for calls at all. */
+  abstract askCall(on: boolean, event?: number): void;
 }
 
-/** virtio 1.2 §2.7.10. */
-export function needEvent(event: number, now: number, old: number): boolean {
-  return ((now - event - 1) & 0xffff) < ((now - old) & 0xffff);
-}
-
-/** A block of our own driver (datapath/driver.ts) on the ring of `queue`; of a split one from `start` on. */
+/** A block of our own driver (datapath/driver.ts) on the ring of `queue`; `start`: of a split one. */
 export function driverOn(queue: TestQueue, start = 0): number {
   const { rig } = queue.port;
   const drv = rig.heap(DRV_HEADS + queue.size * DRV_HEAD);
@@ -266,11 +194,8 @@ export function driverOn(queue: TestQueue, start = 0): number {
   set(driver.DRV_TABLES, queue.port.alloc(queue.size * driver.DRV_TABLE * 16, 16));
   rig.control.set64(drv + driver.DRV_BIAS, BigInt.asUintN(64, queue.port.gpa(0)));
   rig.datapath.drvReset(drv);
-  if (flags & RINGF_PACKED) {
-    queue.set(RING_LAST_AVAIL, WRAP);
-    queue.set(RING_USED_IDX, WRAP);
-    return drv;
-  }
+  // A packed ring is reset to where each begins.
+  if (flags & RINGF_PACKED) return drv;
   for (const field of [
     driver.DRV_AVAIL_IDX,
     driver.DRV_PUBLISHED,

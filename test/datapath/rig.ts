@@ -25,6 +25,7 @@ import {
   REGION_LINEAR,
   REGION_SIZE,
   REGION_STRIDE,
+  RINGF_PACKED,
   SCRATCH_BASE,
   SCRATCH_STRIDE,
   SWITCH_FORWARDING,
@@ -37,11 +38,19 @@ import {
   WORKER_GENERATION,
   WORKER_LOCKED,
 } from '../../src/abi/layout.ts';
-import { F_EVENT_IDX, F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import {
+  F_EVENT_IDX,
+  F_INDIRECT_DESC,
+  F_MRG_RXBUF,
+  F_RING_PACKED,
+  F_VERSION_1,
+} from '../../src/abi/virtio.ts';
 import { Control } from '../../src/memory/control.ts';
-import { bit, headerLength } from '../../src/virtio/features.ts';
+import { bit, headerLength, ringFlags } from '../../src/virtio/features.ts';
 import { type Datapath, loadDatapath } from '../../src/worker/datapath.ts';
-import { type QueueSpec, TestQueue } from './queue.ts';
+import type { QueueSpec, TestQueue } from './queue.ts';
+import { PackedQueue } from './queue-packed.ts';
+import { SplitQueue } from './queue-split.ts';
 
 /** Linear memory of one port. */
 export const ARENA = 0x200_0000;
@@ -88,6 +97,8 @@ export class Rig {
   readonly ports: TestPort[] = [];
   /** Runs inside the datapath's call-out, that is, in the middle of a burst. */
   onCall: (ring: number) => void = () => {};
+  /** Whether port `index` negotiates packed rings, besides what its spec says (formats.ts). */
+  packed: (index: number) => boolean = () => false;
   #heap = HEAP_BASE;
   #generation = 0;
 
@@ -174,7 +185,8 @@ export class TestPort {
   constructor(rig: Rig, index: number, spec: PortSpec) {
     this.rig = rig;
     this.index = index;
-    this.features = spec.features ?? PLAIN;
+    const packed = rig.packed(index) ? bit(F_RING_PACKED) : 0n;
+    this.features = (spec.features ?? PLAIN) | packed;
     this.headerLength = headerLength(this.features);
     this.base = WINDOW_BASE + index * ARENA;
     this.#cursor = this.base + PAGE;
@@ -212,7 +224,8 @@ export class TestPort {
 
   /** Sets virtqueue `queue` up and running: even ones receive, odd ones send. */
   queue(queue: number, spec: QueueSpec = {}): TestQueue {
-    const made = new TestQueue(this, queue, spec);
+    const flags = spec.flags ?? ringFlags(this.features);
+    const made = new (flags & RINGF_PACKED ? PackedQueue : SplitQueue)(this, queue, spec);
     this.queues[queue] = made;
     this.rig.publish();
     return made;

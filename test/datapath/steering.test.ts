@@ -1,9 +1,10 @@
 // Which queue pair of a receiver a frame goes to.
 
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { it } from 'node:test';
 import fc from 'fast-check';
 import { RING_STATE, RING_STOPPED } from '../../src/abi/layout.ts';
+import { BOTH, overRings } from './formats.ts';
 import { fill, frame, mac, Receiver, send } from './frames.ts';
 import type { TestQueue } from './queue.ts';
 import { PLAIN, Rig } from './rig.ts';
@@ -97,7 +98,7 @@ const flows: fc.Arbitrary<Flow> = fc.record({
   fragment: fc.constantFrom(0, 0, 0x4000, 0x2000, 0x0010),
 });
 
-describe('steering', () => {
+overRings(rig, BOTH, 'steering', () => {
   it('a flow returns on the pair it was sent from', () => {
     fc.assert(
       fc.property(flows, fc.nat(7), fc.nat(7), (flow, pair, back) => {

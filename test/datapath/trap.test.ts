@@ -1,7 +1,7 @@
 // The last net: a trap costs the ring that was worked on, and nothing else.
 
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { it } from 'node:test';
 import {
   BROKEN_TRAP,
   NO_RING,
@@ -17,12 +17,32 @@ import {
   WORKER_CURRENT,
   WORKER_LOCKED,
 } from '../../src/abi/layout.ts';
+import { BOTH, overRings } from './formats.ts';
 import { frame, mac, Receiver, send } from './frames.ts';
 import { Rig } from './rig.ts';
 
 const rig = new Rig();
-/** The last bytes of linear memory: what is read from here on runs out of it. */
-const END = 2 ** 32 - 2;
+
+/** Parts of a ring that lie at the end of linear memory, so that what is read or written runs out. */
+interface Faults {
+  /** What is looked at first. */
+  avail: [number, number];
+  desc: [number, number];
+  /** What is looked at when the work is done. */
+  used: [number, number];
+}
+
+const SPLIT: Faults = {
+  avail: [RING_AVAIL, 2 ** 32 - 3],
+  desc: [RING_DESC, 2 ** 32 - 2],
+  used: [RING_USED, 2 ** 32 - 2],
+};
+// One ring of descriptors; behind it the driver's event area, looked at for calls.
+const PACKED: Faults = {
+  avail: [RING_DESC, 2 ** 32 - 15],
+  desc: [RING_DESC, 2 ** 32 - 15],
+  used: [RING_AVAIL, 2 ** 32 - 3],
+};
 
 /** Polls as a worker does; returns the traps. */
 function poll(rounds: number): number {
@@ -55,11 +75,13 @@ function traffic(w: ReturnType<typeof world>): void {
 }
 
 for (const workers of [1, 2]) {
-  describe(`traps with ${workers} worker${workers > 1 ? 's' : ''}`, () => {
+  overRings(rig, BOTH, `traps with ${workers} worker${workers > 1 ? 's' : ''}`, (format) => {
+    const faults = format === 'packed' ? PACKED : SPLIT;
+
     it('a TX ring whose descriptors are out of memory: latched, once; others go on', () => {
       const w = world();
       rig.control.set(SWITCH_WORKERS, workers);
-      w.bad.set(RING_DESC, END);
+      w.bad.set(...faults.desc);
       traffic(w);
       assert.equal(poll(40), 1);
       assert.equal(w.bad.get(RING_STATE), RING_BROKEN);
@@ -68,11 +90,24 @@ for (const workers of [1, 2]) {
       assert.equal(w.sink.take().length, 1);
     });
 
+    it('a TX ring that cannot even be looked at, behind one with work: the other goes on', () => {
+      const w = world();
+      rig.control.set(SWITCH_WORKERS, workers);
+      // Polled one after the other: the good ring is worked on when the bad one traps.
+      w.good.set(...faults.avail);
+      for (let i = 0; i < 64; i++) send(w.bad, frame({ to: mac(9), from: mac(1) }));
+      w.bad.publish();
+      assert.equal(poll(40), 1);
+      assert.deepEqual(rig.latched, [w.good.index]);
+      assert.equal(w.bad.used().length, 64);
+      assert.equal(w.sink.take().length, 64);
+    });
+
     it('a latched ring with a full burst waiting is not polled again', () => {
       const w = world();
       rig.control.set(SWITCH_WORKERS, workers);
       for (let i = 0; i < 63; i++) send(w.bad, frame({ to: mac(9), from: mac(1) }));
-      w.bad.set(RING_DESC, END);
+      w.bad.set(...faults.desc);
       traffic(w);
       assert.equal(poll(40), 1);
       assert.deepEqual(rig.latched, [w.bad.index]);
@@ -84,7 +119,7 @@ for (const workers of [1, 2]) {
       rig.control.set(SWITCH_WORKERS, workers);
       traffic(w);
       poll(5);
-      w.bad.set(RING_USED, END);
+      w.bad.set(...faults.used);
       poll(40);
       assert.deepEqual(rig.latched, [w.bad.index]);
       assert.equal(w.bad.get(RING_STATE), RING_BROKEN);
@@ -96,7 +131,7 @@ for (const workers of [1, 2]) {
       const w = world();
       rig.control.set(SWITCH_WORKERS, workers);
       const { rx } = w.sink;
-      rx.set(RING_USED, END);
+      rx.set(...faults.used);
       traffic(w);
       assert.equal(poll(40), 1);
       assert.deepEqual(rig.latched, [rx.index]);
@@ -113,7 +148,7 @@ for (const workers of [1, 2]) {
     it('an RX ring whose avail ring is out of memory', () => {
       const w = world();
       rig.control.set(SWITCH_WORKERS, workers);
-      w.sink.rx.set(RING_AVAIL, END);
+      w.sink.rx.set(...faults.avail);
       traffic(w);
       assert.equal(poll(40), 1);
       assert.deepEqual(rig.latched, [w.sink.rx.index]);

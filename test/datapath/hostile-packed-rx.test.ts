@@ -1,0 +1,117 @@
+// What a hostile guest may post on packed rings only.
+
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import { BROKEN_CHAIN } from '../../src/abi/layout.ts';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../src/abi/virtio.ts';
+import { type Format, overRings } from './formats.ts';
+import { Receiver } from './frames.ts';
+import { broadcast, latched, rig, type World, world } from './hostile-receiver.ts';
+import type { PackedQueue } from './queue-packed.ts';
+import { PLAIN } from './rig.ts';
+
+const PACKED: Format[] = ['packed', 'split to packed'];
+type PackedWorld = World & { rx: PackedQueue };
+
+function packedWorld(size = 16): PackedWorld {
+  return world(PLAIN, size) as PackedWorld;
+}
+
+/** NEXT on `n` descriptors: no end within them. */
+function endless({ room }: World, n: number) {
+  return Array(n).fill({ addr: room, len: 100, flags: DESC_F_WRITE | DESC_F_NEXT });
+}
+
+overRings(rig, PACKED, 'hostile packed RX rings', () => {
+  for (const size of [2, 16, 300, 32768]) {
+    it(`NEXT on all ${size} descriptors latches the ring`, () => {
+      const w = packedWorld(size);
+      w.rx.addRaw(endless(w, size));
+      w.rx.publish();
+      broadcast(w, 3);
+      latched(w, BROKEN_CHAIN, 3);
+    });
+  }
+
+  it('a chain of 1025 descriptors latches a ring of 32768; one of 1024 is a buffer', () => {
+    const w = packedWorld(32768);
+    const sink = new Receiver(w.rx);
+    sink.post(Array(1024).fill(2));
+    w.rx.publish();
+    const sent = broadcast(w, 1);
+    assert.deepEqual(
+      sink.take().map((got) => got.frame),
+      sent,
+    );
+    w.rx.addRaw([...endless(w, 1024), { addr: w.room, len: 100, flags: DESC_F_WRITE }]);
+    w.rx.publish();
+    broadcast(w, 3);
+    latched(w, BROKEN_CHAIN, 4);
+  });
+
+  for (const before of [1, 5, 15]) {
+    it(`a chain too long behind ${before} good buffers: every frame is delivered or counted`, () => {
+      const w = packedWorld(2000);
+      for (let i = 0; i < before; i++) w.rx.add([{ addr: w.room, len: 2048, write: true }]);
+      w.rx.addRaw(endless(w, 1025));
+      w.rx.publish();
+      broadcast(w, 1);
+      broadcast(w, 20);
+      latched(w, BROKEN_CHAIN, 21);
+      assert.equal(w.rx.frames, w.rx.completed);
+    });
+  }
+
+  it('a chain too long in the middle of a merged frame', () => {
+    const w = packedWorld(2000);
+    for (let i = 0; i < 40; i++) w.rx.add([{ addr: w.room, len: 100, write: true }]);
+    w.rx.addRaw(endless(w, 1025));
+    w.rx.publish();
+    broadcast(w, 3, 1500);
+    latched(w, BROKEN_CHAIN, 3);
+    assert.equal(w.rx.frames * 16, w.rx.completed);
+  });
+
+  it('INDIRECT in a chain: the buffer comes back empty, all its slots with it', () => {
+    for (const where of [0, 1, 2]) {
+      const w = packedWorld();
+      const table = w.rx.port.gpa(w.rx.table([{ addr: w.room, len: 2048, flags: DESC_F_WRITE }]));
+      for (let round = 1; round <= 12; round++) {
+        const parts = [0, 1, 2].map((i) => {
+          const flags = i < 2 ? DESC_F_NEXT : 0;
+          if (i === where) return { addr: table, len: 16, flags: flags | DESC_F_INDIRECT };
+          return { addr: w.room, len: 12, flags: flags | DESC_F_WRITE };
+        });
+        const head = w.rx.addRaw(parts);
+        w.rx.publish();
+        broadcast(w, 1);
+        assert.deepEqual(w.rx.drops, { rx_bad_chain: round });
+        assert.deepEqual(w.rx.used(), [{ head, len: 0 }]);
+        assert.equal(w.rx.free, 16);
+      }
+      const sink = new Receiver(w.rx).fill(2);
+      const sent = broadcast(w, 2);
+      assert.deepEqual(
+        sink.take().map((got) => got.frame),
+        sent,
+      );
+    }
+  });
+
+  it('any id comes back with its length', () => {
+    const w = packedWorld(256);
+    for (let id = 0; id < 0x1_0000; id += 0x101 * 32) {
+      const ids = Array.from({ length: 32 }, (_, i) => (id + i * 0x101) & 0xffff);
+      for (const one of ids) {
+        w.rx.addRaw([{ addr: w.room, len: 2048, flags: DESC_F_WRITE, id: one }]);
+      }
+      w.rx.publish();
+      broadcast(w, 32);
+      assert.deepEqual(
+        w.rx.used(),
+        ids.map((head) => ({ head, len: 112 })),
+      );
+      w.good.fill(32);
+    }
+  });
+});

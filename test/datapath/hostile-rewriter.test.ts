@@ -1,0 +1,79 @@
+// Packed rings rewritten by a second thread while the datapath works on them: NEXT, lengths, addresses
+// and ids change between any two looks. Whatever it does, nobody else notices.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { describe, it } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import {
+  BROKEN_CHAIN,
+  RING_BROKEN,
+  RING_REASON,
+  RING_RUNNING,
+  RING_STATE,
+} from '../../src/abi/layout.ts';
+import { BROADCAST, frame, mac, Receiver, send } from './frames.ts';
+import type { TestQueue } from './queue.ts';
+import type { Rewrites } from './rewriter.ts';
+import { gpaOf, Rig } from './rig.ts';
+
+/** At least so many bursts, and more until enough was seen; the latter is a matter of luck. */
+const ROUNDS = 1000;
+const MOST = 100_000;
+const rig = new Rig();
+
+describe('packed rings rewritten by another thread', { timeout: 120_000 }, () => {
+  for (const size of [7, 256]) {
+    it(`both rings of a guest, size ${size}`, async (t) => {
+      rig.clear();
+      rig.packed = (port) => port === 0;
+      const [bad, from, to] = [rig.port(), rig.port(), rig.port()];
+      const rings = [bad.queue(0, { size }), bad.queue(1, { size })];
+      const tx = from.queue(1);
+      const sink = new Receiver(to.queue(0, { size: 1024 })).fill(1024, 1024);
+      const at = bad.alloc(8192, 16);
+      const stop = new SharedArrayBuffer(4);
+      const data: Rewrites = {
+        memory: rig.control.memory.buffer as SharedArrayBuffer,
+        rings: rings.map(({ desc }, i) => ({ at: desc, size, rx: i === 0 })),
+        buffers: [bad.gpa(at), bad.gpa(at), bad.gpa(at + 4096), bad.gpa(at + 4000)],
+        others: [...rings.map(({ desc }) => bad.gpa(desc)), 0n, gpaOf(2), (1n << 64n) - 8n],
+        stop,
+      };
+      const thread = new Worker(new URL('rewriter.ts', import.meta.url), { workerData: data });
+      t.after(() => thread.terminate());
+      await once(thread, 'message');
+      const [rx, own] = rings as [TestQueue, TestQueue];
+      const enough = () =>
+        Math.min(rx.frames, own.frames, rx.drops['rx_bad_chain'] ?? 0, own.dropped) > 50;
+      let round = 0;
+      for (; round < ROUNDS || (round < MOST && !enough()); round++) {
+        // To all, so that every burst goes to the bad guest too.
+        const bytes = frame({ to: BROADCAST, from: mac(7), length: 200, seed: round });
+        for (let i = 0; i < 4; i++) send(tx, bytes);
+        tx.publish();
+        rig.datapath.activate(rings[1]!.index);
+        for (let i = 0; i < 12; i++) rig.datapath.poll();
+        assert.equal(tx.used().length, 4, `round ${round}`);
+        const got = sink.take();
+        const buffers = got.reduce((sum, one) => sum + one.buffers, 0);
+        sink.fill(buffers + sink.empty, 1024);
+        sink.empty = 0;
+        // What the bad guest sends arrives as well, and may be what it was sent.
+        const ours = got.filter((one) => Buffer.compare(one.frame, bytes) === 0);
+        assert.ok(ours.length >= 4, `round ${round}: ${ours.length}`);
+        for (const ring of rings) {
+          if (ring.get(RING_STATE) !== RING_BROKEN) continue;
+          assert.equal(ring.get(RING_REASON), BROKEN_CHAIN);
+          ring.set(RING_STATE, RING_RUNNING);
+          rig.publish();
+        }
+      }
+      Atomics.store(new Int32Array(stop), 0, 1);
+      await once(thread, 'exit');
+      assert.deepEqual([tx.drops, sink.rx.drops], [{}, {}]);
+      const seen = JSON.stringify([rx.frames, rx.drops, own.frames, own.drops]);
+      assert.ok(enough(), `after ${round} rounds: ${seen}`);
+    });
+  }
+});
