@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1 } from '../../src/abi/virtio.ts';
+import type { Format } from './formats.ts';
 import { frame, header, mac, Receiver, send } from './frames.ts';
 import type { Descriptor, TestQueue } from './queue.ts';
+import type { PackedQueue } from './queue-packed.ts';
 import { features, PLAIN, Rig } from './rig.ts';
 
 export const rig = new Rig();
@@ -31,6 +33,16 @@ export function world(acked = MODERN, size = 16, others = PLAIN): World {
   rig.bytes.set(header(), at);
   rig.bytes.set(frame({ length: 4000 }), at + bad.headerLength);
   return { tx, sink, good: bad.gpa(at) };
+}
+
+/** The hostile ring is packed, the victim's in one round only. */
+export const PACKED: Format[] = ['packed', 'packed to split'];
+
+/** The hostile TX ring of `size`, a packed one, starting anywhere (QueueSpec). */
+export function packedWorld(size = 16, start?: number): World<PackedQueue> {
+  const w = world(MODERN, size) as World<PackedQueue>;
+  if (start !== undefined) w.tx = w.tx.port.queue(1, { size, start }) as PackedQueue;
+  return w;
 }
 
 /** Innocent frames still pass, from another port and, unless it is latched, from this one. */
