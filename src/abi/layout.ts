@@ -142,8 +142,8 @@ export const PORT_RX_PAIRS = 24;
 export const PORT_RX_LIST = 32;
 /** u32 the other port of a wire, or NO_PORT. */
 export const PORT_PEER = 40;
-/** u32 longest frame, Ethernet header included and VLAN tag allowed for; 0 = no limit. */
-export const PORT_MAX_FRAME = 44;
+/** u32 bytes a frame may have behind its Ethernet header and VLAN tags; 0 = no limit. */
+export const PORT_MTU = 44;
 export const NO_PORT = 0xffff_ffff;
 export const PORT_ABSENT = 0;
 export const PORT_DOWN = 1;

@@ -7,7 +7,7 @@ import { DROP_RX_DOWN, DROP_RX_MTU } from '../abi/drops';
 import {
   NO_RING,
   PORT_HDR_LEN,
-  PORT_MAX_FRAME,
+  PORT_MTU,
   RING_BROKEN,
   RING_BURSTS,
   RING_BYTES,
@@ -57,7 +57,7 @@ export function deliver(port: u32, ring: u32, list: u32, n: u32): void {
 function fill(port: u32, ring: u32, list: u32, n: u32): void {
   const at = portAt(port);
   const hdrLen = load<u32>(at, PORT_HDR_LEN);
-  const plain = load<u32>(at, PORT_MAX_FRAME) == 0;
+  const plain = load<u32>(at, PORT_MTU) == 0;
   let bytes: u64 = 0;
   let frames: u32 = 0;
   openRoom(ring, n);

@@ -5,7 +5,7 @@ import { DROP_RX_BAD_GSO, DROP_RX_MTU } from '../abi/drops';
 import {
   PORT_FEATURES,
   PORT_HDR_LEN,
-  PORT_MAX_FRAME,
+  PORT_MTU,
   RING_SEGMENTED,
   RING_SEGMENTS,
   RING_SUMMED,
@@ -54,20 +54,28 @@ export const SEGMENTED: u32 = 2;
 export const TOO_LONG: u32 = 3;
 
 export function treatment(frame: u32, at: u32): u32 {
-  const limit = load<u32>(at, PORT_MAX_FRAME);
+  const limit = longest(frame, at);
   const len = load<u32>(frame, LEN);
   const gso = <u32>load<u8>(frame, HDR + HDR_GSO_TYPE);
   const features = load<u64>(at, PORT_FEATURES);
   if (gso == GSO_NONE) {
-    if (limit != 0 && len > limit) return TOO_LONG;
+    if (len > limit) return TOO_LONG;
     // No more than NEEDS_CSUM is left in the flags (gather.ts).
     return load<u16>(frame, HDR) == 0 || features & (1 << F_GUEST_CSUM) ? WHOLE : SUMMED;
   }
   if (!segmentsItself(frame, gso, features)) return SEGMENTED;
   // Its segments will be as long as this at least; how long TCP's options are is not looked at.
   const headers = <u32>load<u16>(frame, HDR + HDR_CSUM_START) + (gso == GSO_UDP_L4 ? 8 : 20);
-  const longest = headers + <u32>load<u16>(frame, HDR + HDR_GSO_SIZE);
-  return limit != 0 && min(longest, len) > limit ? TOO_LONG : WHOLE;
+  const segment = headers + <u32>load<u16>(frame, HDR + HDR_GSO_SIZE);
+  return min(segment, len) > limit ? TOO_LONG : WHOLE;
+}
+
+/** The longest frame like this one that the port at `at` takes. A tag in a tag shows by its type. */
+function longest(frame: u32, at: u32): u32 {
+  const mtu = load<u32>(at, PORT_MTU);
+  if (mtu == 0) return u32.MAX_VALUE;
+  const type = bswap<u16>(load<u16>(frame, ETH + 12));
+  return mtu + (type == 0x88a8 ? 22 : type == 0x8100 ? 18 : 14);
 }
 
 /** Whether a receiver with these features takes a frame of this gso_type as it is. */
@@ -132,8 +140,7 @@ export function cut(frame: u32, ring: u32, at: u32): u32 {
     countDrop(ring, DROP_RX_BAD_GSO, 1);
     return 0;
   }
-  const limit = load<u32>(at, PORT_MAX_FRAME);
-  if (limit != 0 && longestSegment() > limit) {
+  if (longestSegment() > longest(frame, at)) {
     countDrop(ring, DROP_RX_MTU, 1);
     return 0;
   }

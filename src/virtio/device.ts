@@ -7,13 +7,12 @@
 
 import {
   BROKEN_NONE,
-  MAX_FRAME,
   MAX_REGIONS,
   PORT_BASE,
   PORT_DOWN,
   PORT_FEATURES,
   PORT_HDR_LEN,
-  PORT_MAX_FRAME,
+  PORT_MTU,
   PORT_RINGS,
   PORT_RX_LIST,
   PORT_RX_PAIRS,
@@ -235,9 +234,7 @@ export class NetDevice implements Backend {
   }
 
   #publishMtu(): void {
-    // Ethernet header and one VLAN tag on top of the IP packet.
-    const frame = this.mtu === undefined ? 0 : Math.min(this.mtu + 18, MAX_FRAME);
-    this.#host.control.set(this.#block + PORT_MAX_FRAME, frame);
+    this.#host.control.set(this.#block + PORT_MTU, this.mtu ?? 0);
   }
 
   setStatus(status: number): void {

@@ -70,9 +70,9 @@ const CASES: { what: string; spec: Partial<PacketSpec>; ecn?: boolean; needs: bi
 ];
 const SIZE = 1448;
 
-function world(receiver: bigint, sender = SENDER, maxFrame = 0) {
+function world(receiver: bigint, sender = SENDER, mtu = 0) {
   rig.clear();
-  const [a, b] = [rig.port({ features: sender }), rig.port({ features: receiver, maxFrame })];
+  const [a, b] = [rig.port({ features: sender }), rig.port({ features: receiver, mtu })];
   rig.wire(a, b);
   return { tx: a.queue(1), sink: new Receiver(b.queue(0)).fill(64) };
 }
@@ -206,9 +206,9 @@ describe('offloads', () => {
 
 describe('MTU', () => {
   it('a frame longer than the receiver takes is dropped there, one as long is not', () => {
-    const { tx, sink } = world(BASE, SENDER, 1518);
-    send(tx, frame({ length: 1518 }));
-    send(tx, frame({ length: 1519 }));
+    const { tx, sink } = world(BASE, SENDER, 1500);
+    send(tx, frame({ length: 1514 }));
+    send(tx, frame({ length: 1515 }));
     send(tx, frame({ length: 65557 }));
     tx.publish();
     rig.settle();
@@ -216,9 +216,9 @@ describe('MTU', () => {
     assert.deepEqual(sink.rx.drops, { rx_mtu: 2 });
   });
 
-  /** Sends a packet to be cut at `gsoSize` to a receiver of frames up to 1518 bytes. */
+  /** Sends a packet to be cut at `gsoSize` to a receiver with an MTU of 1500. */
   function limited(acked: bigint, spec: Partial<PacketSpec>, gsoSize: number) {
-    const { tx, sink } = world(BASE | acked, SENDER, 1518);
+    const { tx, sink } = world(BASE | acked, SENDER, 1500);
     const made = packet({ ...PACKET, ...spec });
     send(tx, made.bytes, { header: header({ ...made.header, gsoSize }) });
     tx.publish();
@@ -231,20 +231,20 @@ describe('MTU', () => {
     const takes = CSUM | features(F_GUEST_TSO4);
     assert.deepEqual(limited(takes, {}, 1448), { frames: 1, drops: {} });
     // TCP's options are not looked at in a frame that passes.
-    assert.deepEqual(limited(takes, {}, 1464), { frames: 1, drops: {} });
-    assert.deepEqual(limited(takes, {}, 1465), MTU);
+    assert.deepEqual(limited(takes, {}, 1460), { frames: 1, drops: {} });
+    assert.deepEqual(limited(takes, {}, 1461), MTU);
     assert.deepEqual(limited(takes, { payload: 1400 }, 9000), { frames: 1, drops: {} });
     const uso = CSUM | features(F_GUEST_USO4);
-    assert.deepEqual(limited(uso, { protocol: 17 }, 1476), { frames: 1, drops: {} });
-    assert.deepEqual(limited(uso, { protocol: 17 }, 1477), MTU);
+    assert.deepEqual(limited(uso, { protocol: 17 }, 1472), { frames: 1, drops: {} });
+    assert.deepEqual(limited(uso, { protocol: 17 }, 1473), MTU);
   });
 
   it('of one that is cut as well, to the byte', () => {
     for (const acked of [0n, CSUM]) {
-      assert.deepEqual(limited(acked, {}, 1452), { frames: 7, drops: {} });
-      assert.deepEqual(limited(acked, {}, 1453), MTU);
-      assert.deepEqual(limited(acked, { payload: 1452 }, 9000), { frames: 1, drops: {} });
-      assert.deepEqual(limited(acked, { payload: 1453 }, 9000), MTU);
+      assert.deepEqual(limited(acked, {}, 1448), { frames: 7, drops: {} });
+      assert.deepEqual(limited(acked, {}, 1449), MTU);
+      assert.deepEqual(limited(acked, { payload: 1448 }, 9000), { frames: 1, drops: {} });
+      assert.deepEqual(limited(acked, { payload: 1449 }, 9000), MTU);
     }
   });
 });

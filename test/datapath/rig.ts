@@ -11,7 +11,7 @@ import {
   PORT_BASE,
   PORT_FEATURES,
   PORT_HDR_LEN,
-  PORT_MAX_FRAME,
+  PORT_MTU,
   PORT_PEER,
   PORT_REGIONS,
   PORT_RINGS,
@@ -77,8 +77,8 @@ export interface PortSpec {
   pairs?: number;
   /** Default: the whole arena at `gpaOf(index)`. */
   regions?: TestRegion[];
-  /** As PORT_MAX_FRAME: bytes, 0 = no limit. */
-  maxFrame?: number;
+  /** As PORT_MTU: bytes, 0 = no limit. */
+  mtu?: number;
 }
 
 /** GPA at which port `index` sees its arena: no two ports agree, and none sees itself at 0. */
@@ -196,7 +196,7 @@ export class TestPort {
     this.set(PORT_STATE, PORT_UP);
     this.set(PORT_HDR_LEN, this.headerLength);
     this.set(PORT_PEER, NO_PORT);
-    this.set(PORT_MAX_FRAME, spec.maxFrame ?? 0);
+    this.set(PORT_MTU, spec.mtu ?? 0);
     this.setRegions(spec.regions ?? [{ gpa: this.#gpa, size: ARENA, at: 0 }]);
     this.setPairs(Array.from({ length: spec.pairs ?? 1 }, (_, pair) => pair));
     this.set(PORT_RINGS, (spec.pairs ?? 1) * 2);

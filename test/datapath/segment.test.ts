@@ -60,9 +60,9 @@ const PLAIN_TCP: PacketSpec = {
   seed: 1,
 };
 
-function world(receiver: bigint, maxFrame = 0, size = 1024) {
+function world(receiver: bigint, mtu = 0, size = 1024) {
   rig.clear();
-  const [a, b] = [rig.port({ features: SENDER }), rig.port({ features: receiver, maxFrame })];
+  const [a, b] = [rig.port({ features: SENDER }), rig.port({ features: receiver, mtu })];
   rig.wire(a, b);
   return { tx: a.queue(1, { size }), sink: new Receiver(b.queue(0, { size })) };
 }
