@@ -16,7 +16,7 @@ export interface VhostUserPortOptions {
   queues?: number;
   /**
    * Largest IP packet the port takes, 68-65535 bytes; the frame around it may have 18 more, for its
-   * Ethernet header and one VLAN tag. Default: not limited, not advertised.
+   * Ethernet header and VLAN tags. Default: not limited, not advertised.
    */
   mtu?: number;
   /** The MAC printed by `vhop args` for the guest behind this port. Default: derived from the name. */
