@@ -28,6 +28,7 @@ const spareModules = [
   'net/802/garp.ko',
   'net/802/mrp.ko',
   'net/8021q/8021q.ko',
+  'drivers/virtio/virtio_mem.ko',
 ];
 
 const commands = ['iperf3', 'ethtool', 'tcpdump'];

@@ -8,6 +8,8 @@ export interface GuestOptions {
   name: string;
   /** MiB; 256 by default. */
   memory?: number;
+  /** Room for memory that comes later: DIMM slots, and MiB in all. */
+  growth?: { slots: number; maxMemory: number };
   /**
    * Virtual CPUs; 2 by default. With one, QEMU before 8.1 drops the guest's memory barriers, and
    * kick suppression towards another process may lose wake-ups.
@@ -37,10 +39,12 @@ export function qemuArguments(
   folder: string,
 ): string[] {
   const memory = `${options.memory ?? 256}M`;
+  const { growth } = options;
+  const room = growth ? `,slots=${growth.slots},maxmem=${growth.maxMemory}M` : '';
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-name', options.name],
     ...['-machine', 'q35,memory-backend=mem', '-accel', 'tcg,thread=multi', '-cpu', 'max'],
-    ...['-smp', `${options.smp ?? 2}`, '-m', memory],
+    ...['-smp', `${options.smp ?? 2}`, '-m', `${memory}${room}`],
     ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`],
     ...['-kernel', kernel, '-initrd', initrd],
     // A panic halts, to be read on the console; it does not reboot. Under TCG the kernel's crypto
