@@ -10,11 +10,11 @@ import { openSwitch, type Switch } from '../../src/api/index.ts';
 import { close, dup, memfd } from '../../src/linux/index.ts';
 import type { MemoryPort } from '../../src/port/memory.ts';
 import { TrafficGuest, TrafficThread } from '../../src/port/traffic.ts';
-import type { MemoryRegionFd } from '../../src/vhost-user/backend.ts';
+import type { MemoryRegion, MemoryRegionFd } from '../../src/vhost-user/backend.ts';
 import { openFds } from '../linux/fds.ts';
 import { LONG, sleep, state } from './stress.ts';
 
-const ROUNDS = LONG ? 50_000 : 2_000;
+const ROUNDS = LONG ? 100_000 : 5_000;
 const MIB = 2 ** 20;
 
 /**
@@ -28,6 +28,7 @@ class Apart {
   readonly buffersAt: number;
   readonly #device: MemoryPort['device'];
   readonly #holder: MemoryPort['device'];
+  #shift: MemoryRegion | undefined;
 
   constructor(lab: Switch, port: MemoryPort) {
     const { device, queues } = port;
@@ -64,14 +65,12 @@ class Apart {
     this.#device.setMemTable(regions.reverse());
   }
 
-  /** Takes up to 64 MiB of the window for good or ill, so that the next table lands elsewhere. */
+  /** Takes another piece of the window than before, so that the next table lands elsewhere. */
   shift(mib: number): void {
-    const fd = memfd('shift', (1 + mib) * MIB);
-    const size = BigInt((1 + mib) * MIB);
-    this.#holder.setMemTable([
-      this.region(0, this.size),
-      { gpa: 1n << 40n, uva: 1n << 40n, size, mmapOffset: 0n, fd },
-    ]);
+    if (this.#shift) this.#holder.removeMemRegion(this.#shift);
+    const at = 1n << 40n;
+    this.#shift = { gpa: at, uva: at, size: BigInt(mib * MIB), mmapOffset: 0n };
+    this.#holder.addMemRegion({ ...this.#shift, fd: memfd('shift', mib * MIB) });
   }
 }
 
@@ -123,7 +122,8 @@ async function underTraffic(
     await lab.close();
     done();
   }
-  assert.equal(openFds(), before);
+  // Threads that ended before this test began may have closed theirs since.
+  assert.ok(openFds() <= before, `${openFds() - before} descriptors left open`);
 }
 
 describe('memory tables under load', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
@@ -135,7 +135,7 @@ describe('memory tables under load', { timeout: LONG ? 7_200_000 : 120_000 }, ()
         const pages = (apart.size - apart.buffersAt) / PAGE;
         return {
           change(round) {
-            if (round % 5 === 0) apart.shift((round * 7) % 64);
+            if (round % 5 === 0) apart.shift(1 + ((round * 7) % 64));
             const first = (round * 13) % (pages - 2);
             const second = first + 1 + ((round * 29) % (pages - first - 2));
             const at = (page: number) => Math.ceil(apart.buffersAt / PAGE) * PAGE + page * PAGE;
