@@ -113,18 +113,22 @@ export const RING_STRIDE = 512;
 // Line 0: written by main while no worker uses the ring.
 export const RING_STATE = 0; // u32 RING_*
 export const RING_SIZE = 4; // u32 entries
-export const RING_DESC = 8; // u32 linear
-export const RING_AVAIL = 12; // u32 linear
-export const RING_USED = 16; // u32 linear
+// The three parts, u32 linear: descriptor table, avail ring and used ring; of a packed ring
+// (RINGF_PACKED) descriptor ring, driver event area and device event area.
+export const RING_DESC = 8;
+export const RING_AVAIL = 12;
+export const RING_USED = 16;
 export const RING_FLAGS = 20; // u32 RINGF_*
 export const RING_PORT = 24; // u32
 export const RING_WORKER = 28; // u32 who polls it (TX)
 export const RING_CALL_FD = 32; // i32 eventfd to signal, or -1
 // Line 1: written by the owner (TX: its worker; RX: whoever holds the lock).
 export const RING_LOCK = 64; // u32 0 or 1
-export const RING_LAST_AVAIL = 68; // u32, low 16 bits
-export const RING_USED_IDX = 72; // u32, low 16 bits
-/** u32 used index at the last notification check; above 0xffff: none yet, so signal. */
+// Positions, u32, low 16 bits: split, a free-running index; packed, bits 0-14 the slot and bit 15 the
+// wrap counter. Chains are completed in order and at once, so the two are equal between bursts.
+export const RING_LAST_AVAIL = 68;
+export const RING_USED_IDX = 72;
+/** u32 used position at the last notification check; above 0xffff: none yet, so signal. */
 export const RING_SIGNALLED = 76;
 /** u32 1 while the guest is asked to kick. */
 export const RING_ARMED = 80;
@@ -153,6 +157,8 @@ export const RINGF_INDIRECT = 2;
 export const RINGF_MRG = 4;
 /** No kick descriptor: never sleeps. */
 export const RINGF_POLLED = 8;
+export const RINGF_PACKED = 16;
+export const RINGF_IN_ORDER = 32;
 
 export const BROKEN_NONE = 0;
 /** avail.idx is further ahead than the ring is long. */
@@ -161,6 +167,8 @@ export const BROKEN_AVAIL_JUMP = 1;
 export const BROKEN_HEAD = 2;
 /** The datapath trapped while it worked on the ring. */
 export const BROKEN_TRAP = 3;
+/** A chain of a packed ring is longer than the ring, or than MAX_SEGMENTS. */
+export const BROKEN_CHAIN = 4;
 
 // --- flow tables: on which pair a flow last transmitted (u8: pair + 1) --------------------------
 export const FLOW_BASE = 0x30_0000;
@@ -181,14 +189,18 @@ export const SCRATCH_STRIDE = 0x8_0000;
 export const BURST = 64;
 /** BURST frame records of 64 B, see datapath/frame.ts. */
 export const SCRATCH_FRAMES = 0;
-/** Receive buffers gathered ahead: BURST x 64 B, see datapath/deliver.ts. */
+/** Receive buffers gathered ahead: AHEAD x 16 B, see datapath/room.ts. */
 export const SCRATCH_BUFFERS = 0x1000;
+/** Receive buffers gathered ahead at most, and buffers one frame may take. */
+export const AHEAD = 256;
 /** The header and first 16 bytes of the frame being written, contiguous. */
 export const SCRATCH_OUT = 0x2000;
 /** Indices of the frames meant for one ring: BURST x u32. */
 export const SCRATCH_LIST = 0x2100;
 /** Destination port seen in the burst: MAX_PORTS x u8. */
 export const SCRATCH_SEEN = 0x2200;
+/** Chains found in a ring: AHEAD x {head u32, descriptor u32}, see datapath/ring.ts. */
+export const SCRATCH_CHAINS = 0x2800;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */

@@ -42,6 +42,15 @@ export const AVAIL_F_NO_INTERRUPT = 1;
 export const USED_F_NO_NOTIFY = 1;
 export const MAX_RING_SIZE = 32768;
 
+// Packed virtqueue (virtio 1.2 §2.8): further descriptor flags, and those of the event areas.
+export const DESC_F_AVAIL = 0x80;
+export const DESC_F_USED = 0x8000;
+export const EVENT_F_ENABLE = 0;
+export const EVENT_F_DISABLE = 1;
+export const EVENT_F_DESC = 2;
+/** Wrap counter in a position and in `off_wrap`. */
+export const WRAP = 0x8000;
+
 // struct virtio_net_hdr (virtio 1.2 §5.1.6): byte offsets.
 export const HDR_FLAGS = 0;
 export const HDR_GSO_TYPE = 1;

@@ -11,7 +11,6 @@ import {
   DROP_TX_NO_RECEIVER,
 } from '../abi/drops';
 import {
-  BROKEN_AVAIL_JUMP,
   BURST,
   FORWARD_WIRE,
   NO_PORT,
@@ -43,7 +42,7 @@ import { flowHash, heard, steer } from './flow';
 import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
-import { latch, notify, publishUsed, putUsed, ready, slotMask, usedRing } from './split';
+import { isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
 const FULL_ENOUGH: u32 = 32;
@@ -51,7 +50,7 @@ const PATIENCE: u32 = 10;
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
-  let n = ready(ring);
+  let n = ready(ring, FULL_ENOUGH);
   if (n < FULL_ENOUGH) {
     const empty = load<u32>(ring, RING_EMPTY);
     if (n == 0 || empty < PATIENCE) {
@@ -60,12 +59,8 @@ export function pollRing(ring: u32): u32 {
     }
   }
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
-  if (n > load<u32>(ring, RING_SIZE)) {
-    latch(ring, BROKEN_AVAIL_JUMP);
-    return 0;
-  }
   store<u32>(ring, 0, RING_EMPTY);
-  n = gather(ring, min(n, BURST));
+  n = gather(ring, isPacked(ring) ? BURST : min(n, BURST));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
   else forward(ring, n);
@@ -81,20 +76,22 @@ function discard(n: u32): void {
 function complete(ring: u32, n: u32): void {
   // Delivery made the receivers' rings the culprits of a trap; from here on it is this one again.
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
-  const used = load<u32>(ring, RING_USED_IDX);
-  const entries = usedRing(ring);
-  const mask = slotMask(ring);
+  const packed = isPacked(ring);
+  const base = usedBase(ring);
+  const size = load<u32>(ring, RING_SIZE);
+  const first = load<u32>(ring, RING_USED_IDX);
+  let used = first;
   let bytes: u64 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
-    putUsed(entries, mask, used + i, load<u32>(frame, HEAD), 0);
+    used = putUsed(packed, base, size, first, used, load<u32>(frame, HEAD), 0);
     if (load<u32>(frame, DEST) == DEST_DROP) countDrop(ring, load<u32>(frame, HASH), 1);
     else bytes += load<u32>(frame, LEN);
   }
   count(ring + RING_FRAMES, n);
   count(ring + RING_BYTES, bytes);
   count(ring + RING_BURSTS, 1);
-  publishUsed(ring, n, n);
+  publishUsed(ring, used);
   notify(ring);
 }
 

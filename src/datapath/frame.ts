@@ -7,7 +7,7 @@
 //   40 COUNT  u32   segments of what follows the first 16 bytes
 //   44 PARTS  u32   where they are: {linear u32, len u32} each
 //   48 LEN    u32   Ethernet frame length, no virtio header, no FCS
-//   52 HEAD   u32   descriptor to give back
+//   52 HEAD   u32   chain to give back, as ring.ts names it
 //   56 DEST   u32   port, or DEST_FLOOD, or DEST_DROP
 //   60 HASH   u32   flow hash; with DEST_DROP the reason
 

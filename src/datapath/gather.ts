@@ -10,15 +10,12 @@ import {
   DROP_TX_TOO_SHORT,
 } from '../abi/drops';
 import {
-  BROKEN_HEAD,
   MAX_FRAME,
   MIN_FRAME,
   PORT_FEATURES,
   PORT_HDR_LEN,
-  RING_DESC,
   RING_LAST_AVAIL,
   RING_PORT,
-  RING_SIZE,
   SCRATCH_SEGMENTS,
   SCRATCH_SEGMENTS_END,
 } from '../abi/layout';
@@ -40,6 +37,7 @@ import {
   HDR_GSO_SIZE,
   HDR_GSO_TYPE,
 } from '../abi/virtio';
+import { segmentsEnd, walk, walkedBytes } from './chain';
 import { closeRead, openRead, readInto } from './copy';
 import {
   ADDR,
@@ -58,47 +56,42 @@ import {
 } from './frame';
 import { portAt, scratch } from './layout';
 import { translate } from './memory';
-import { availRing, headAt, latch, segmentsEnd, slotMask, walk, walkedBytes } from './split';
+import { chainAt, heads, isPacked } from './ring';
 
 /** Frames whose linear header address waits in PARTS for the stage that loads it. */
 const PENDING: u32 = 0xffff_ffff;
 
 /**
  * Gathers up to `n` chains of a TX ring into frame records 0.., marking bad ones with DEST_DROP.
- * Returns how many; fewer when scratch for segments runs out, 0 when the ring was latched.
+ * Returns how many; fewer when the ring holds fewer or scratch for segments runs out, 0 when the
+ * ring was latched.
  */
 export function gather(ring: u32, n: u32): u32 {
   const port = load<u32>(ring, RING_PORT);
-  const size = load<u32>(ring, RING_SIZE);
-  const table = load<u32>(ring, RING_DESC);
-  const last = load<u32>(ring, RING_LAST_AVAIL);
   const hdrLen = load<u32>(portAt(port), PORT_HDR_LEN);
-  const avail = availRing(ring);
-  const mask = slotMask(ring);
   const features = load<u64>(portAt(port), PORT_FEATURES);
+  const packed = isPacked(ring);
+  const shift: u64 = packed ? 48 : 32;
+  // A packed chain's NEXT flags have been counted in its head word.
+  const telling: u32 = DESC_F_WRITE | DESC_F_INDIRECT | (packed ? 0 : DESC_F_NEXT);
 
-  for (let i: u32 = 0; i < n; i++) {
-    const head = headAt(avail, mask, last + i);
-    if (head >= size) {
-      latch(ring, BROKEN_HEAD);
-      return 0;
-    }
-    store<u32>(frameAt(i), head, HEAD);
-  }
-
+  n = heads(ring, load<u32>(ring, RING_LAST_AVAIL), n);
   let pool = scratch + SCRATCH_SEGMENTS;
   const poolEnd = scratch + SCRATCH_SEGMENTS_END;
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
-    const descriptor = table + load<u32>(frame, HEAD) * 16;
+    const chain = load<u64>(chainAt(i));
+    const head = <u32>chain;
+    const descriptor = <u32>(chain >> 32);
     const addr = load<u64>(descriptor);
     const rest = load<u64>(descriptor, 8);
     const len = <u32>rest;
-    const flags = <u32>(rest >> 32) & 0xffff;
+    store<u32>(frame, head, HEAD);
     store<u32>(frame, 0, DEST);
     // The common case: one readable descriptor holds header and frame.
     if (
-      (flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) == 0 &&
+      head >> 16 == 1 &&
+      (<u32>(rest >> shift) & telling) == 0 &&
       len >= hdrLen + KEPT &&
       len <= hdrLen + MAX_FRAME
     ) {
@@ -110,7 +103,7 @@ export function gather(ring: u32, n: u32): u32 {
         continue;
       }
     }
-    const reason = walk(ring, load<u32>(frame, HEAD), false, pool, poolEnd);
+    const reason = walk(ring, head, descriptor, false, pool, poolEnd);
     if (reason != 0) {
       if (reason - 1 == DROP_TX_BAD_ADDRESS && segmentsEnd >= poolEnd && i > 0) {
         n = i;

@@ -34,8 +34,9 @@ import {
   WORKER_POLLS,
 } from '../abi/layout';
 import { pollRing } from './forward';
+import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
-import { arm, disarm, latch } from './split';
+import { arm, disarm } from './ring';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
 const PARK_AFTER: u32 = 256;

@@ -1,0 +1,140 @@
+// Packed virtqueues, device side (virtio 1.2 §2.8).
+//
+//   descriptor    {addr u64, len u32, id u16, flags u16} x size     driver writes it available, the
+//                                                                   device writes it used, in place
+//   driver event  {off_wrap u16, flags u16}, at RING_AVAIL          driver writes: when to call
+//   device event  {off_wrap u16, flags u16}, at RING_USED           device writes: when to kick
+//
+// A position is a slot and a wrap counter (WRAP). A descriptor is available when its AVAIL flag is
+// the wrap counter and its USED flag is not; used when both are. The functions are what ring.ts
+// asks of a format; its docstrings say what they do.
+
+import {
+  BROKEN_CHAIN,
+  BURST,
+  MAX_SEGMENTS,
+  RING_AVAIL,
+  RING_DESC,
+  RING_FLAGS,
+  RING_LAST_AVAIL,
+  RING_SIZE,
+  RING_USED,
+  RING_USED_IDX,
+  RINGF_EVENT_IDX,
+} from '../abi/layout';
+import {
+  DESC_F_AVAIL,
+  DESC_F_NEXT,
+  DESC_F_USED,
+  EVENT_F_DESC,
+  EVENT_F_DISABLE,
+  EVENT_F_ENABLE,
+  WRAP,
+} from '../abi/virtio';
+import { latch } from './latch';
+import { acquire, publish } from './layout';
+
+const ID: u32 = 12;
+const FLAGS: u32 = 14;
+const SLOT_BITS: u32 = WRAP - 1;
+
+/** Position `by` slots, at most `size`, after `position`. */
+export function advance(position: u32, by: u32, size: u32): u32 {
+  const slot = (position & SLOT_BITS) + by;
+  const wrap = position & WRAP;
+  return slot < size ? slot | wrap : (slot - size) | (wrap ^ WRAP);
+}
+
+function descriptorAt(ring: u32, position: u32): u32 {
+  return load<u32>(ring, RING_DESC) + (position & SLOT_BITS) * 16;
+}
+
+/** Whether flags make a descriptor available at a position with this wrap counter. */
+function available(flags: u32, position: u32): bool {
+  const expected: u32 = position & WRAP ? DESC_F_AVAIL : DESC_F_USED;
+  return (flags & (DESC_F_AVAIL | DESC_F_USED)) == expected;
+}
+
+function readyAt(ring: u32, position: u32): bool {
+  return available(acquire(descriptorAt(ring, position) + FLAGS), position);
+}
+
+/** How full a ring is shows only by looking: 0, 1 (some), or a burst when the slot `enough` is. */
+export function packedReady(ring: u32, enough: u32): u32 {
+  const position = load<u32>(ring, RING_LAST_AVAIL);
+  if (!readyAt(ring, position)) return 0;
+  const size = load<u32>(ring, RING_SIZE);
+  return readyAt(ring, advance(position, min(enough, size) - 1, size)) ? BURST : 1;
+}
+
+/** Position behind the chains last found. */
+export let packedEnd: u32 = 0;
+
+/**
+ * A chain's slots are counted here, by its NEXT flags, and nowhere again; whoever walks it later
+ * goes by the count. The buffer id is the last descriptor's (virtio 1.2 §2.8.8).
+ */
+export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
+  const size = load<u32>(ring, RING_SIZE);
+  const table = load<u32>(ring, RING_DESC);
+  const longest = min<u32>(size, MAX_SEGMENTS);
+  for (let i: u32 = 0; i < n; i++) {
+    const head = table + (position & SLOT_BITS) * 16;
+    let flags = acquire(head + FLAGS);
+    if (!available(flags, position)) {
+      n = i;
+      break;
+    }
+    let last = head;
+    let span: u32 = 1;
+    while (flags & DESC_F_NEXT) {
+      if (span == longest) {
+        latch(ring, BROKEN_CHAIN);
+        return 0;
+      }
+      last = table + (advance(position, span, size) & SLOT_BITS) * 16;
+      flags = <u32>load<u16>(last, FLAGS);
+      span++;
+    }
+    const id = <u32>load<u16>(last, ID);
+    store<u64>(list + i * 8, <u64>(id | (span << 16)) | ((<u64>head) << 32));
+    position = advance(position, span, size);
+  }
+  packedEnd = position;
+  return n;
+}
+
+/** The descriptor at the burst's start becomes used last, and with it all behind it. */
+export function packedPublish(ring: u32, flags: u32): void {
+  publish(descriptorAt(ring, load<u32>(ring, RING_USED_IDX)) + FLAGS, flags);
+}
+
+export function packedWanted(ring: u32, old: u32): bool {
+  const area = load<u32>(ring, RING_AVAIL);
+  const flags = acquire(area + 2);
+  if (flags != EVENT_F_DESC) return flags != EVENT_F_DISABLE;
+  if (old > 0xffff) return true;
+  // need_event over slots (virtio 1.2 §2.8.10): both ends counted back into the new lap.
+  const event = acquire(area);
+  const position = load<u32>(ring, RING_USED_IDX);
+  const size = load<u32>(ring, RING_SIZE);
+  const now = position & SLOT_BITS;
+  let from = old & SLOT_BITS;
+  let at = event & SLOT_BITS;
+  if (now <= from) from -= size;
+  if ((event ^ position) & WRAP) at -= size;
+  return ((now - at - 1) & 0xffff) < ((now - from) & 0xffff);
+}
+
+export function packedArm(ring: u32): bool {
+  const area = load<u32>(ring, RING_USED);
+  const position = load<u32>(ring, RING_LAST_AVAIL);
+  const desc = load<u32>(ring, RING_FLAGS) & RINGF_EVENT_IDX;
+  if (desc) store<u16>(area, <u16>position);
+  publish(area + 2, desc ? EVENT_F_DESC : EVENT_F_ENABLE);
+  return !readyAt(ring, position);
+}
+
+export function packedDisarm(ring: u32): void {
+  publish(load<u32>(ring, RING_USED) + 2, EVENT_F_DISABLE);
+}

@@ -1,0 +1,185 @@
+// Room in one RX ring: the buffers a guest posted, gathered ahead, and taken frame by frame.
+//
+// Buffers are gathered in stages, like frames, into 16 B records in scratch: {LINEAR u32, LEN u32,
+// HEAD u32, DESCRIPTOR u32}, the last two as ring.ts names chains. LINEAR 0 marks a buffer of
+// several descriptors (or a bad one), walked when it is used. The used entries of all frames become
+// visible with one store, after the last copy (`closeRoom`).
+
+import {
+  AHEAD,
+  RING_FLAGS,
+  RING_LAST_AVAIL,
+  RING_PORT,
+  RING_SIZE,
+  RING_USED_IDX,
+  RINGF_MRG,
+  SCRATCH_BUFFERS,
+  SCRATCH_RX_SEGMENTS,
+  SCRATCH_RX_SEGMENTS_END,
+} from '../abi/layout';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
+import { segmentsEnd, walk, walkedBytes } from './chain';
+import { scratch } from './layout';
+import { translate } from './memory';
+import {
+  chainAt,
+  heads,
+  headsEnd,
+  isPacked,
+  notify,
+  publishUsed,
+  putUsed,
+  ready,
+  usedBase,
+} from './ring';
+
+const BUFFER: u32 = 16;
+const BUF_LEN: u32 = 4;
+const BUF_HEAD: u32 = 8;
+const BUF_DESCRIPTOR: u32 = 12;
+
+// The ring being filled. Buffers are counted from RING_LAST_AVAIL as it stands in memory.
+let taken: u32 = 0; // buffers taken
+let gathered: u32 = 0; // buffers gathered, at most AHEAD past `taken`
+let available: u32 = 0; // buffers there are at most
+let position: u32 = 0; // ring position behind the last gathered
+let first: u32 = 0; // used position at openRoom
+let used: u32 = 0; // used position now
+let packed: bool = false;
+let base: u32 = 0;
+let size: u32 = 0;
+
+function bufferAt(i: u32): u32 {
+  return scratch + SCRATCH_BUFFERS + (i & (AHEAD - 1)) * BUFFER;
+}
+
+/** Turns to a ring of which about `n` buffers are needed. It may get latched, here and later. */
+export function openRoom(ring: u32, n: u32): void {
+  packed = isPacked(ring);
+  base = usedBase(ring);
+  size = load<u32>(ring, RING_SIZE);
+  taken = 0;
+  gathered = 0;
+  available = packed ? u32.MAX_VALUE : ready(ring, 1);
+  position = load<u32>(ring, RING_LAST_AVAIL);
+  first = load<u32>(ring, RING_USED_IDX);
+  used = first;
+  gatherBuffers(ring, n);
+}
+
+/** Gathers buffers up to number `to`, no further than posted and AHEAD. */
+function gatherBuffers(ring: u32, to: u32): void {
+  to = min(min(to, available), taken + AHEAD);
+  if (to <= gathered) return;
+  const n = heads(ring, position, to - gathered);
+  position = headsEnd;
+  if (n < to - gathered) available = gathered + n;
+  const port = load<u32>(ring, RING_PORT);
+  const shift: u64 = packed ? 48 : 32;
+  // A packed chain's NEXT flags have been counted in its head word.
+  const telling: u32 = DESC_F_WRITE | DESC_F_INDIRECT | (packed ? 0 : DESC_F_NEXT);
+  for (let i: u32 = 0; i < n; i++) {
+    const chain = load<u64>(chainAt(i));
+    const descriptor = <u32>(chain >> 32);
+    const addr = load<u64>(descriptor);
+    const rest = load<u64>(descriptor, 8);
+    const simple = <u32>chain >> 16 == 1 && (<u32>(rest >> shift) & telling) == <u32>DESC_F_WRITE;
+    const linear = simple ? translate(port, addr, <u32>rest) : 0;
+    const buffer = bufferAt(gathered + i);
+    store<u64>(buffer, <u64>linear | (rest << 32));
+    store<u64>(buffer, chain, BUF_HEAD);
+  }
+  gathered += n;
+}
+
+/**
+ * The common case: the next buffer is one descriptor with room for `need` bytes. Returns where it
+ * is, or 0; `more` buffers at most are likely needed from here on.
+ */
+export function nextBuffer(ring: u32, need: u32, more: u32): u32 {
+  if (taken == gathered) {
+    if (taken >= available) return 0;
+    gatherBuffers(ring, taken + more);
+    if (taken == gathered) return 0;
+  }
+  const buffer = bufferAt(taken);
+  return load<u32>(buffer, BUF_LEN) >= need ? load<u32>(buffer) : 0;
+}
+
+/** Takes the buffer of `nextBuffer`, `len` bytes of it written. */
+export function takeBuffer(len: u32): void {
+  used = putUsed(packed, base, size, first, used, load<u32>(bufferAt(taken), BUF_HEAD), len);
+  taken++;
+}
+
+// makeRoom's answers besides a number of buffers.
+/** Not posted yet, or the ring was latched. */
+export const ROOM_NONE: i32 = 0;
+/** A malformed chain, the last of those looked at: `returnRoom`. */
+export const ROOM_BAD: i32 = -1;
+export const ROOM_SMALL: i32 = -2;
+
+/** Buffers looked at by the last `makeRoom`. */
+let looked: u32 = 0;
+
+/**
+ * Makes room for `need` bytes from the next buffer on, as segments in SCRATCH_RX_SEGMENTS. Returns
+ * how many buffers that takes, or one of the answers above.
+ */
+export function makeRoom(ring: u32, need: u32): i32 {
+  const mergeable = load<u32>(ring, RING_FLAGS) & RINGF_MRG;
+  const limit = scratch + SCRATCH_RX_SEGMENTS_END;
+  let at = scratch + SCRATCH_RX_SEGMENTS;
+  let capacity: u64 = 0;
+  looked = 0;
+  while (capacity < need) {
+    if (looked == AHEAD || (looked > 0 && !mergeable)) return ROOM_SMALL;
+    const i = taken + looked;
+    if (i >= available) return ROOM_NONE;
+    if (i >= gathered) {
+      gatherBuffers(ring, i + 16);
+      if (i >= gathered) return ROOM_NONE;
+    }
+    const buffer = bufferAt(i);
+    looked++;
+    if (load<u32>(buffer) != 0 && at < limit) {
+      store<u64>(at, load<u64>(buffer));
+      at += 8;
+      capacity += load<u32>(buffer, BUF_LEN);
+    } else {
+      const head = load<u32>(buffer, BUF_HEAD);
+      if (walk(ring, head, load<u32>(buffer, BUF_DESCRIPTOR), true, at, limit) != 0) {
+        return ROOM_BAD;
+      }
+      at = segmentsEnd;
+      // A buffer longer than any frame is as good as one just long enough.
+      store<u32>(buffer, <u32>min<u64>(walkedBytes, 0x10_0000), BUF_LEN);
+      capacity += walkedBytes;
+    }
+  }
+  return looked;
+}
+
+/** Takes the `buffers` that makeRoom found, `len` bytes of them written. */
+export function takeRoom(buffers: u32, len: u32): void {
+  for (let k: u32 = 0; k < buffers; k++) {
+    const part = min(len, load<u32>(bufferAt(taken), BUF_LEN));
+    takeBuffer(part);
+    len -= part;
+  }
+}
+
+/**
+ * Gives what makeRoom looked at back empty: nothing else would ever take a bad chain away. It costs
+ * the frame; one walk a frame bounds what a ring full of bad chains can cost us.
+ */
+export function returnRoom(): void {
+  for (let k: u32 = 0; k < looked; k++) takeBuffer(0);
+}
+
+/** Publishes the burst and calls the guest; without a buffer taken it does nothing. */
+export function closeRoom(ring: u32): void {
+  if (taken == 0) return;
+  publishUsed(ring, used);
+  notify(ring);
+}
