@@ -16,10 +16,14 @@ export interface GuestOptions {
    */
   smp?: number;
   nics?: Nic[];
-  /** Added to QEMU's command line as they are. */
+  /** Added to QEMU's command line as they are, before the cards: buses for them, say. */
   extraArgs?: string[];
   /** Added to the kernel's command line. */
   append?: string;
+  /** Files of ours (values) that the guest finds at these paths (keys), without a leading slash. */
+  files?: Record<string, string>;
+  /** No kernel from QEMU: the firmware's driver gets one over the first card, which has a ROM. */
+  netboot?: boolean;
   /** Exit instead of rebooting; off by default. */
   noReboot?: boolean;
   /** A migration URI to wait on; boot() then returns at once, and run() works after migration. */
@@ -31,6 +35,12 @@ export interface GuestOptions {
   /** For the boot; 60 s by default. */
   timeoutMs?: number;
 }
+
+/**
+ * The kernel's command line. A panic halts, to be read on the console; it does not reboot. Under TCG
+ * the kernel's crypto self-tests take a fifth of the boot, and once in a while they never end.
+ */
+export const APPEND = 'console=ttyS0 quiet panic=0 mitigations=off cryptomgr.notests';
 
 export function qemuArguments(
   options: GuestOptions,
@@ -46,13 +56,9 @@ export function qemuArguments(
     ...['-machine', 'q35,memory-backend=mem', '-accel', 'tcg,thread=multi', '-cpu', 'max'],
     ...['-smp', `${options.smp ?? 2}`, '-m', `${memory}${room}`],
     ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`],
-    ...['-kernel', kernel, '-initrd', initrd],
-    // A panic halts, to be read on the console; it does not reboot. Under TCG the kernel's crypto
-    // self-tests take a fifth of the boot, and once in a while they never end.
-    ...[
-      '-append',
-      `console=ttyS0 quiet panic=0 mitigations=off cryptomgr.notests ${options.append ?? ''}`,
-    ],
+    ...(options.netboot
+      ? []
+      : ['-kernel', kernel, '-initrd', initrd, '-append', `${APPEND} ${options.append ?? ''}`]),
     ...[
       '-chardev',
       `file,id=console,path=${join(folder, 'console')}`,
@@ -68,10 +74,10 @@ export function qemuArguments(
     ],
     ...(options.noReboot ? ['-no-reboot'] : []),
     ...(options.incoming === undefined ? [] : ['-incoming', options.incoming]),
+    ...(options.extraArgs ?? []),
     ...(options.nics ?? []).flatMap((nic, index) =>
       nicArguments(nic, index, nic.mac ?? macOf(options.name, index)),
     ),
-    ...(options.extraArgs ?? []),
   ];
 }
 
