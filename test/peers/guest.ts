@@ -43,7 +43,10 @@ export class Guest {
     let { initrd } = images;
     if (options.files) {
       initrd = join(folder, 'initrd');
-      writeFileSync(initrd, Buffer.concat([readFileSync(images.initrd), extraFiles(options.files)]));
+      writeFileSync(
+        initrd,
+        Buffer.concat([readFileSync(images.initrd), extraFiles(options.files)]),
+      );
     }
     // We listen and QEMU connects at its start, so nothing it says is lost.
     const shellSocket = accept(join(folder, 'shell'));

@@ -159,10 +159,9 @@ export class Walker {
 
   async #load(): Promise<void> {
     const option = this.#legacy ? 'force_legacy=1' : '';
-    await this.guest.run(
-      `insmod /modules/virtio_pci.ko ${option}; insmod /modules/virtio_net.ko`,
-      { timeoutMs: PATIENCE },
-    );
+    await this.guest.run(`insmod /modules/virtio_pci.ko ${option}; insmod /modules/virtio_net.ko`, {
+      timeoutMs: PATIENCE,
+    });
     await this.#come();
   }
 
