@@ -14,7 +14,10 @@ export interface VhostUserPortOptions {
   mode?: PortMode;
   /** Queue pairs offered, 1-8. Default 8. */
   queues?: number;
-  /** Largest IP packet the port takes, 68-65535 bytes. Default: not limited, not advertised. */
+  /**
+   * Largest IP packet the port takes, 68-65535 bytes; the frame around it may have 18 more, for its
+   * Ethernet header and one VLAN tag. Default: not limited, not advertised.
+   */
   mtu?: number;
   /** The MAC printed by `vhop args` for the guest behind this port. Default: derived from the name. */
   mac?: string;
@@ -60,7 +63,9 @@ export interface PortInfo {
   queues: number;
   /** Queue pairs the guest has enabled. */
   queuesEnabled: number;
-  /** Negotiated virtio features by name, e.g. `VERSION_1`, `MRG_RXBUF`. */
+  /** Virtio features the port offers, by name, e.g. `VERSION_1`, `MRG_RXBUF`. */
+  offered: string[];
+  /** Those that the guest and its front end accepted last; none before a driver was set up. */
   features: string[];
   /** Bytes of guest memory mapped. */
   memory: number;
@@ -75,11 +80,13 @@ export interface RingInfo {
   pair: number;
   type: 'split' | 'packed';
   size: number;
-  /** Next avail entry the switch will take. */
+  /** Next avail index the switch will take; of a packed ring, here and below, a slot. */
   lastAvail: number;
   availIdx: number;
   usedIdx: number;
-  /** Buffers the guest has posted that the switch has not taken. */
+  /** Packed rings: the wrap counter at `lastAvail`. */
+  wrap?: 0 | 1;
+  /** Buffers (packed: descriptors) the guest has posted that the switch has not taken. */
   inFlight: number;
   enabled: boolean;
   started: boolean;

@@ -1,27 +1,40 @@
 // Private state of our own drivers (datapath/driver.ts) and in-process guests (datapath/guest.ts),
 // in the driver heap. One thread owns a block and everything it points to.
 
-// --- driver of one split virtqueue: 128 B, then {token u32, link u16, takes u16} x size --------------
-export const DRV_DESC = 0; // u32 linear
-export const DRV_AVAIL = 4; // u32 linear
-export const DRV_USED = 8; // u32 linear
+// --- driver of one virtqueue: 128 B, then {token u32, link u16, takes u16} x size ---------------
+// A position is, split, a free-running index of chains; packed, a slot and in bit 15 its wrap
+// counter (WRAP).
+/** The three parts, u32 linear: descriptor table, avail ring and used ring; of a packed ring
+ * (RINGF_PACKED) descriptor ring, driver event area and device event area. */
+export const DRV_DESC = 0;
+export const DRV_AVAIL = 4;
+export const DRV_USED = 8;
 export const DRV_SIZE = 12; // u32 entries
 export const DRV_FLAGS = 16; // u32 RINGF_* (abi/layout.ts)
-/** u32 first free descriptor; free ones are linked through `next`, kept in DRV_HEADS. */
+/** u32 first free record; free ones are linked. Split: a record is a descriptor's; packed: an id's. */
 export const DRV_FREE = 20;
-export const DRV_FREE_COUNT = 24; // u32
-export const DRV_AVAIL_IDX = 28; // u32, low 16 bits; ahead of memory until drvPublish
-export const DRV_LAST_USED = 32; // u32, low 16 bits
-export const DRV_KICKED = 36; // u32 avail index at the last kick check
+export const DRV_FREE_COUNT = 24; // u32 descriptors
+/** u32 position of the next chain; ahead of what the device may see until drvPublish. */
+export const DRV_AVAIL_IDX = 28;
+export const DRV_LAST_USED = 32; // u32 position
+export const DRV_KICKED = 36; // u32 DRV_AVAIL_IDX at the last kick check
 /** u64: GPA of linear address 0, that is, gpa = linear + this (mod 2^64). */
 export const DRV_BIAS = 40;
 /** u32 linear: size tables of DRV_TABLE descriptors, for indirect chains. */
 export const DRV_TABLES = 48;
-/** u32 length the device wrote, of the buffer last popped. */
+/** u32 length the device wrote, of the buffer last popped; 0 when a batch left it out (IN_ORDER). */
 export const DRV_LEN = 52;
 /** u32 used ids that named no outstanding chain; the device is broken if not 0. */
 export const DRV_ERRORS = 56;
-export const DRV_PUBLISHED = 60; // u32 avail index last made visible
+export const DRV_PUBLISHED = 60; // u32 DRV_AVAIL_IDX last made visible
+/** u32 packed: flags of the descriptor at DRV_PUBLISHED, written last. */
+export const DRV_FIRST_FLAGS = 64;
+// With RINGF_IN_ORDER: u32 record of the oldest outstanding chain; of the last one of the batch being
+// popped, or NO_BATCH; and the length written that the batch gives for that one.
+export const DRV_OLDEST = 68;
+export const DRV_BATCH = 72;
+export const DRV_BATCH_LEN = 76;
+export const NO_BATCH = 0xffff_ffff;
 export const DRV_HEADS = 128;
 export const DRV_HEAD = 8;
 /** Descriptors in one indirect table. */

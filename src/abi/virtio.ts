@@ -32,6 +32,9 @@ export const F_VERSION_1 = 32;
 export const F_ACCESS_PLATFORM = 33;
 export const F_RING_PACKED = 34;
 export const F_IN_ORDER = 35;
+export const F_GUEST_USO4 = 54;
+export const F_GUEST_USO6 = 55;
+export const F_HOST_USO = 56;
 
 // Split virtqueue (virtio 1.2 §2.7).
 export const DESC_SIZE = 16;
@@ -45,6 +48,8 @@ export const MAX_RING_SIZE = 32768;
 // Packed virtqueue (virtio 1.2 §2.8): further descriptor flags, and those of the event areas.
 export const DESC_F_AVAIL = 0x80;
 export const DESC_F_USED = 0x8000;
+/** Bytes of an event area {off_wrap u16, flags u16}. */
+export const EVENT_SIZE = 4;
 export const EVENT_F_ENABLE = 0;
 export const EVENT_F_DISABLE = 1;
 export const EVENT_F_DESC = 2;

@@ -50,6 +50,7 @@ interface ArgsOptions extends Wanted {
   queues?: number;
   mac?: string;
   memory: number;
+  packed?: boolean;
   reconnect?: boolean;
   json?: boolean;
 }
@@ -76,6 +77,7 @@ export const args: Register = (program, cli) => {
         .argParser(parseSize)
         .default(512, '512M'),
     )
+    .option('--packed', 'packed virtqueues, where the port offers them (cloud-hypervisor has none)')
     .option('--reconnect', 'let the guest come back after the switch restarts')
     .option('--json', 'print JSON for programs')
     .addHelpText('after', HELP)
@@ -169,10 +171,14 @@ function printArgs(cli: Cli, port: GuestPort, options: ArgsOptions): void {
     throw new UsageError('choose one of --qemu, --libvirt, --cloud-hypervisor, --testpmd');
   }
   const program = chosen[0] ?? 'qemu';
+  if (options.packed && program === 'cloudHypervisor') {
+    throw new UsageError('cloud-hypervisor has no packed virtqueues: leave --packed out');
+  }
   const guest: GuestOptions = {
     memory: options.memory,
     hugePages: dpdkHasHugePages(options.memory * 2 ** 20),
   };
+  if (options.packed) guest.packed = true;
   if (options.reconnect) guest.reconnect = reconnectOption();
   if (program === 'libvirt') {
     const xml = libvirtXml(port, guest);

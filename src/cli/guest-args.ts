@@ -21,6 +21,8 @@ export interface GuestOptions {
   reconnect?: 'reconnect=1' | 'reconnect-ms=1000' | undefined;
   /** Whether testpmd can have its memory in huge pages. */
   hugePages?: boolean;
+  /** Ask for packed virtqueues; cloud-hypervisor has none. */
+  packed?: boolean;
 }
 
 /** One option and its value, as two arguments of a command line. */
@@ -50,6 +52,7 @@ export function qemuArgs(port: GuestPort, options: GuestOptions): Argument[] {
     device.push(`mq=on,vectors=${2 * port.queues + 2}`);
   }
   if (port.mtu !== undefined) device.push(`host_mtu=${port.mtu}`);
+  if (options.packed) device.push('packed=on');
   return [
     ['-m', `${options.memory}M`],
     ['-object', `memory-backend-memfd,id=mem,size=${options.memory}M,share=on`],
@@ -76,6 +79,7 @@ export function cloudHypervisorArgs(port: GuestPort, options: GuestOptions): Arg
 export function testpmdArgs(port: GuestPort, options: GuestOptions): Argument[] {
   const vdev = [`net_virtio_user0,path=${port.path},mac=${port.mac},queues=${port.queues}`];
   if (port.mode === 'client') vdev.push('server=1');
+  if (options.packed) vdev.push('packed_vq=1');
   const queues: Argument[] =
     port.queues > 1 ? [[`--rxq=${port.queues}`], [`--txq=${port.queues}`]] : [];
   return [
@@ -97,6 +101,10 @@ export function testpmdArgs(port: GuestPort, options: GuestOptions): Argument[] 
 export function libvirtXml(port: GuestPort, options: GuestOptions): string {
   const own = port.mode === 'client' ? 'server' : 'client';
   const source = `type='unix' path='${escapeXml(port.path)}' mode='${own}'`;
+  const driver = [
+    ...(port.queues > 1 ? [`queues='${port.queues}'`] : []),
+    ...(options.packed ? ["packed='on'"] : []),
+  ];
   const reconnects = options.reconnect !== undefined && own === 'client';
   const lines = [
     '<!-- in <domain> -->',
@@ -113,7 +121,7 @@ export function libvirtXml(port: GuestPort, options: GuestOptions): string {
       ? [`  <source ${source}>`, "    <reconnect enabled='yes' timeout='1'/>", '  </source>']
       : [`  <source ${source}/>`]),
     "  <model type='virtio'/>",
-    ...(port.queues > 1 ? [`  <driver name='vhost' queues='${port.queues}'/>`] : []),
+    ...(driver.length > 0 ? [`  <driver name='vhost' ${driver.join(' ')}/>`] : []),
     ...(port.mtu === undefined ? [] : [`  <mtu size='${port.mtu}'/>`]),
     '</interface>',
   ];

@@ -1,18 +1,38 @@
-// `vhop ports`: the ports of a running switch; with a name, one of them in full.
+// `vhop ports`: the ports of a running switch; with a name, one of them in full; with --features,
+// bit by bit what was negotiated.
 
 import { suggestion } from '../config/nearest.ts';
 import type { PortInfo } from '../types.ts';
-import { type Cli, findWanted, printJson, type QueryOptions, query, type Register } from './cli.ts';
+import {
+  type Cli,
+  findWanted,
+  type Output,
+  printJson,
+  type QueryOptions,
+  query,
+  type Register,
+} from './cli.ts';
+import { type FeatureRow, featureGroups, featureTitle, LEGEND } from './features.ts';
 import { paintState } from './live.ts';
-import { plain, printTable } from './table.ts';
+import { type Column, paint, plain, printTable, tableLines } from './table.ts';
 import { memory } from './units.ts';
+
+interface PortsOptions extends QueryOptions {
+  features?: boolean;
+}
 
 export const ports: Register = (program, cli) => {
   query(program, 'ports', 'list the ports of a running switch')
     .argument('[port]', 'show everything about this one')
-    .action(async (name: string | undefined, options: QueryOptions) => {
+    .option('-f, --features', 'explain every feature bit: on, not offered, not accepted')
+    .action(async (name: string | undefined, options: PortsOptions) => {
       const found = await (await findWanted(options)).get('/ports');
-      if (name !== undefined) {
+      if (options.features) {
+        const chosen = name === undefined ? found : [pick(found, name)];
+        if (!options.json) printFeatures(cli, chosen);
+        else if (name === undefined) printJson(cli, chosen.map(withBits));
+        else printJson(cli, withBits(chosen[0]!));
+      } else if (name !== undefined) {
         const port = pick(found, name);
         if (options.json) printJson(cli, port);
         else printPort(cli, port);
@@ -78,4 +98,41 @@ function printPort(cli: Cli, port: PortInfo): void {
   for (const [title, value] of facts) {
     if (value !== undefined) cli.out.write(` ${title.padEnd(12)} ${plain(value)}\n`);
   }
+}
+
+/** For --features --json: the port, and `bits`, an object for each feature bit. */
+function withBits(port: PortInfo): PortInfo & { bits: FeatureRow[] } {
+  return { ...port, bits: featureGroups(port).flat() };
+}
+
+/** A table for each port, a line for each bit, a blank line between groups; the legend once. */
+function printFeatures(cli: Cli, found: readonly PortInfo[]): void {
+  const { out } = cli;
+  const columns: Column[] = [
+    { title: 'feature' },
+    { title: 'bit', align: 'right' },
+    { title: 'state' },
+    { title: 'here' },
+  ];
+  for (const port of found) {
+    const groups = featureGroups(port);
+    const lines = tableLines(
+      columns,
+      groups.flat().map(({ name, bit, state, why, meaning }) => {
+        const text = state === 'undecided' ? 'offered' : state.replace('-', ' ');
+        // Who did not accept stands in the legend; why a bit is not offered differs.
+        const here = [state === 'not-offered' ? why : undefined, meaning];
+        return [name, bit, text, here.filter(Boolean).join('; ') || ' '];
+      }),
+      { cell: (text, column) => (column === 2 ? paintFeature(out, text) : text) },
+    );
+    out.write(` ${paint(out, 'bold', plain(featureTitle(port)))}\n\n${lines.shift()}\n`);
+    for (const group of groups) out.write(`${lines.splice(0, group.length).join('\n')}\n\n`);
+  }
+  for (const line of LEGEND) out.write(` ${line}\n`);
+}
+
+function paintFeature(out: Output, state: string): string {
+  if (state === 'on') return paint(out, 'green', state);
+  return state === 'not accepted' ? paint(out, 'yellow', state) : state;
 }

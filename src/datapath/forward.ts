@@ -24,11 +24,13 @@ import {
   RING_BYTES,
   RING_DISCARD,
   RING_EMPTY,
+  RING_FLAGS,
   RING_FRAMES,
   RING_PORT,
   RING_SIZE,
   RING_STATE,
   RING_USED_IDX,
+  RINGF_IN_ORDER,
   RINGS_PER_PORT,
   SCRATCH_LIST,
   SCRATCH_SEEN,
@@ -42,7 +44,7 @@ import { flowHash, heard, steer } from './flow';
 import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
-import { isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
+import { behind, isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
 const FULL_ENOUGH: u32 = 32;
@@ -76,23 +78,37 @@ function discard(n: u32): void {
 function complete(ring: u32, n: u32): void {
   // Delivery made the receivers' rings the culprits of a trap; from here on it is this one again.
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
-  const packed = isPacked(ring);
-  const base = usedBase(ring);
-  const size = load<u32>(ring, RING_SIZE);
-  const first = load<u32>(ring, RING_USED_IDX);
-  let used = first;
   let bytes: u64 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
-    used = putUsed(packed, base, size, first, used, load<u32>(frame, HEAD), 0);
     if (load<u32>(frame, DEST) == DEST_DROP) countDrop(ring, load<u32>(frame, HASH), 1);
     else bytes += load<u32>(frame, LEN);
   }
   count(ring + RING_FRAMES, n);
   count(ring + RING_BYTES, bytes);
   count(ring + RING_BURSTS, 1);
-  publishUsed(ring, used);
+  publishUsed(ring, giveBack(ring, n));
   notify(ring);
+}
+
+/** Writes the used entries of `n` chains; returns the position behind them. */
+function giveBack(ring: u32, n: u32): u32 {
+  const packed = isPacked(ring);
+  const base = usedBase(ring);
+  const size = load<u32>(ring, RING_SIZE);
+  const first = load<u32>(ring, RING_USED_IDX);
+  let used = first;
+  if (load<u32>(ring, RING_FLAGS) & RINGF_IN_ORDER) {
+    // One entry names the last of the batch, and so all (virtio 1.2 §2.7.9): the driver's other lines
+    // stay its own.
+    for (let i: u32 = 0; i < n; i++) used = behind(packed, size, used, load<u32>(frameAt(i), HEAD));
+    putUsed(packed, base, size, first, first, load<u32>(frameAt(n - 1), HEAD), 0);
+    return used;
+  }
+  for (let i: u32 = 0; i < n; i++) {
+    used = putUsed(packed, base, size, first, used, load<u32>(frameAt(i), HEAD), 0);
+  }
+  return used;
 }
 
 function forward(ring: u32, n: u32): void {

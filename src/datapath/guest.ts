@@ -139,8 +139,9 @@ function transmit(guest: u32): u32 {
   let sent: u32 = 0;
   let seq = load<u64>(guest, GUEST_SENT);
   const goal = load<u64>(guest, GUEST_GOAL);
+  const most = load<u32>(guest, GUEST_SEGMENTS);
   while (sent < <u32>BURST && seq < goal && load<u32>(guest, GUEST_OUT) < window) {
-    if (load<u32>(tx, DRV_FREE_COUNT) < 4) break;
+    if (load<u32>(tx, DRV_FREE_COUNT) < most) break;
     addFrame(guest, <u32>(seq % window), seq);
     store<u32>(guest, load<u32>(guest, GUEST_OUT) + 1, GUEST_OUT);
     seq++;

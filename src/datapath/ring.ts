@@ -98,7 +98,7 @@ export function putUsed(
 ): u32 {
   if (!packed) {
     store<u64>(base + (position & (size - 1)) * 8, <u64>(head & 0xffff) | ((<u64>len) << 32));
-    return position + 1;
+    return behind(packed, size, position, head);
   }
   const at = base + (position & (WRAP - 1)) * 16;
   const lap: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
@@ -110,7 +110,12 @@ export function putUsed(
   } else {
     store<u64>(at, <u64>len | ((<u64>(head & 0xffff)) << 32) | ((<u64>flags) << 48), 8);
   }
-  return advance(position, head >> 16, size);
+  return behind(packed, size, position, head);
+}
+
+/** The position behind a chain that begins at `position`. */
+export function behind(packed: bool, size: u32, position: u32, head: u32): u32 {
+  return packed ? advance(position, head >> 16, size) : position + 1;
 }
 
 /** Makes the burst's used entries, up to `position`, visible: one store. */

@@ -2,8 +2,11 @@
 //
 // Buffers are gathered in stages, like frames, into 16 B records in scratch: {LINEAR u32, LEN u32,
 // HEAD u32, DESCRIPTOR u32}, the last two as ring.ts names chains. LINEAR 0 marks a buffer of
-// several descriptors (or a bad one), walked when it is used. The used entries of all frames become
-// visible with one store, after the last copy (`closeRoom`).
+// several descriptors (or a bad one), walked when it is used.
+//
+// A buffer taken keeps its record, LEN now what was written, until its used entry is: all of a burst
+// in one go, line after line, and visible with one store after the last copy (`closeRoom`). The
+// driver looks at those lines meanwhile; writing them frame by frame would fetch each back and forth.
 
 import {
   AHEAD,
@@ -39,8 +42,9 @@ const BUF_HEAD: u32 = 8;
 const BUF_DESCRIPTOR: u32 = 12;
 
 // The ring being filled. Buffers are counted from RING_LAST_AVAIL as it stands in memory.
+let written: u32 = 0; // buffers whose used entries are written
 let taken: u32 = 0; // buffers taken
-let gathered: u32 = 0; // buffers gathered, at most AHEAD past `taken`
+let gathered: u32 = 0; // buffers gathered, at most AHEAD past `written`
 let available: u32 = 0; // buffers there are at most
 let position: u32 = 0; // ring position behind the last gathered
 let first: u32 = 0; // used position at openRoom
@@ -58,6 +62,7 @@ export function openRoom(ring: u32, n: u32): void {
   packed = isPacked(ring);
   base = usedBase(ring);
   size = load<u32>(ring, RING_SIZE);
+  written = 0;
   taken = 0;
   gathered = 0;
   available = packed ? u32.MAX_VALUE : ready(ring, 1);
@@ -69,7 +74,8 @@ export function openRoom(ring: u32, n: u32): void {
 
 /** Gathers buffers up to number `to`, no further than posted and AHEAD. */
 function gatherBuffers(ring: u32, to: u32): void {
-  to = min(min(to, available), taken + AHEAD);
+  if (to > written + AHEAD) writeUsed();
+  to = min(min(to, available), written + AHEAD);
   if (to <= gathered) return;
   const n = heads(ring, position, to - gathered);
   position = headsEnd;
@@ -106,10 +112,22 @@ export function nextBuffer(ring: u32, need: u32, more: u32): u32 {
   return load<u32>(buffer, BUF_LEN) >= need ? load<u32>(buffer) : 0;
 }
 
-/** Takes the buffer of `nextBuffer`, `len` bytes of it written. */
+/** Takes the next buffer, `len` bytes of it written. */
 export function takeBuffer(len: u32): void {
-  used = putUsed(packed, base, size, first, used, load<u32>(bufferAt(taken), BUF_HEAD), len);
+  store<u32>(bufferAt(taken), len, BUF_LEN);
   taken++;
+}
+
+/** Writes the used entries of all buffers taken. */
+function writeUsed(): void {
+  let at = used;
+  for (let i = written; i < taken; i++) {
+    const buffer = bufferAt(i);
+    const head = load<u32>(buffer, BUF_HEAD);
+    at = putUsed(packed, base, size, first, at, head, load<u32>(buffer, BUF_LEN));
+  }
+  used = at;
+  written = taken;
 }
 
 // makeRoom's answers besides a number of buffers.
@@ -180,6 +198,7 @@ export function returnRoom(): void {
 /** Publishes the burst and calls the guest; without a buffer taken it does nothing. */
 export function closeRoom(ring: u32): void {
   if (taken == 0) return;
+  writeUsed();
   publishUsed(ring, used);
   notify(ring);
 }

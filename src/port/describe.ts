@@ -5,18 +5,29 @@ import {
   RING_AVAIL,
   RING_BROKEN,
   RING_CALLS,
+  RING_DESC,
   RING_KICKS,
+  RING_LAST_AVAIL,
   RING_SIZE,
   RING_STOPPED,
   RING_USED_IDX,
 } from '../abi/layout.ts';
+import { DESC_F_AVAIL, DESC_F_USED, DESC_SIZE, WRAP } from '../abi/virtio.ts';
 import type { Control } from '../memory/control.ts';
 import type { PortInfo, PortState, RingInfo } from '../types.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import type { Ring } from '../virtio/ring.ts';
 
-type DeviceFields = 'state' | 'reason' | 'queues' | 'queuesEnabled' | 'features' | 'memory' | 'mtu';
+type DeviceFields =
+  | 'state'
+  | 'reason'
+  | 'queues'
+  | 'queuesEnabled'
+  | 'offered'
+  | 'features'
+  | 'memory'
+  | 'mtu';
 
 /** `idle` is the state to show while no ring runs. */
 export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInfo, DeviceFields> {
@@ -27,6 +38,7 @@ export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInf
     ...(broken ? { reason: `ring ${broken.queue}: ${broken.broken}` } : {}),
     queues: device.queuePairs,
     queuesEnabled: enabled.length,
+    offered: featureNames(device.offeredFeatures),
     features: featureNames(device.features),
     memory: device.regions.bytes,
     ...(device.mtu === undefined ? {} : { mtu: device.mtu }),
@@ -35,19 +47,25 @@ export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInf
 
 export function describeRing(control: Control, port: string, ring: Ring): RingInfo {
   const mapped = ring.live && ring.state !== RING_STOPPED;
-  const availIdx = mapped ? control.get16(ring.get(RING_AVAIL) + 2) : ring.position;
-  const lastAvail = ring.position;
+  const { packed } = ring;
+  const at = ring.position & 0xffff;
+  const ahead = !mapped ? 0 : packed ? packedAhead(control, ring) : splitAhead(control, ring);
+  const size = ring.live ? ring.get(RING_SIZE) : ring.size;
+  const availAt = packed ? advance(at, ahead, size) : (at + ahead) & 0xffff;
+  // A packed ring counts in slots and laps.
+  const index = (position: number) => (packed ? position & ~WRAP : position);
   return {
     port,
     index: ring.queue,
     direction: ring.isTx ? 'tx' : 'rx',
     pair: ring.queue >> 1,
-    type: 'split',
-    size: ring.live ? ring.get(RING_SIZE) : ring.size,
-    lastAvail,
-    availIdx,
-    usedIdx: ring.live ? ring.get(RING_USED_IDX) : ring.position,
-    inFlight: (availIdx - lastAvail) & 0xffff,
+    type: packed ? 'packed' : 'split',
+    size,
+    lastAvail: index(at),
+    availIdx: index(availAt),
+    usedIdx: index(ring.live ? ring.get(RING_USED_IDX) : at),
+    ...(packed ? { wrap: at & WRAP ? 1 : 0 } : {}),
+    inFlight: ahead,
     enabled: ring.enabled,
     started: ring.started && ring.state !== RING_BROKEN,
     notify: mapped && ring.get(RING_ARMED) === 1,
@@ -55,4 +73,29 @@ export function describeRing(control: Control, port: string, ring: Ring): RingIn
     calls: ring.counter(RING_CALLS),
     ...(ring.broken ? { broken: ring.broken } : {}),
   };
+}
+
+/** Avail entries not taken yet; a broken ring may claim any number. */
+function splitAhead(control: Control, ring: Ring): number {
+  return (control.get16(ring.get(RING_AVAIL) + 2) - ring.get(RING_LAST_AVAIL)) & 0xffff;
+}
+
+/** Descriptors made available and not taken yet, by their flags (virtio 1.2 §2.8.1). */
+function packedAhead(control: Control, ring: Ring): number {
+  const desc = ring.get(RING_DESC);
+  const size = ring.get(RING_SIZE);
+  let at = ring.get(RING_LAST_AVAIL);
+  for (let n = 0; n < size; n++) {
+    const flags = control.get16(desc + (at & ~WRAP) * DESC_SIZE + 14);
+    const expected = at & WRAP ? DESC_F_AVAIL : DESC_F_USED;
+    if ((flags & (DESC_F_AVAIL | DESC_F_USED)) !== expected) return n;
+    at = advance(at, 1, size);
+  }
+  return size;
+}
+
+/** Position `by` slots, at most `size`, after a packed `position`. */
+function advance(position: number, by: number, size: number): number {
+  const slot = (position & ~WRAP) + by;
+  return slot < size ? position + by : (slot - size) | ((position & WRAP) ^ WRAP);
 }

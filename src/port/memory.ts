@@ -2,7 +2,8 @@
 //
 // The memfd is mapped into the window like any guest's memory, and set up through the same calls a
 // vhost-user session makes. Layout, from GPA and UVA 0:
-//   per queue: descriptors, avail, used, then one indirect table a descriptor; page aligned
+//   per queue: descriptors, avail, used (packed: descriptors, the two event areas), then one indirect
+//   table a descriptor; page aligned
 //   then one buffer a descriptor and queue
 // The driver's private state is in the driver heap, out of reach of the switch's bounds.
 
@@ -19,14 +20,24 @@ import {
   DRV_USED,
 } from '../abi/driver.ts';
 import { MAX_REGIONS, PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE } from '../abi/layout.ts';
-import { F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_MTU } from '../abi/virtio.ts';
+import {
+  DESC_SIZE,
+  F_CTRL_VQ,
+  F_GUEST_ANNOUNCE,
+  F_IN_ORDER,
+  F_MQ,
+  F_MTU,
+  F_RING_PACKED,
+  MAX_RING_SIZE,
+  WRAP,
+} from '../abi/virtio.ts';
 import { macFromName } from '../limits.ts';
 import { close, dup, eventfd, memfd } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
 import { roundUp, type Spans } from '../memory/spans.ts';
 import type { MemoryPortOptions, PortInfo } from '../types.ts';
 import type { NetDevice } from '../virtio/device.ts';
-import { bit, headerLength, ringFlags } from '../virtio/features.ts';
+import { bit, has, headerLength, ringFlags } from '../virtio/features.ts';
 import type { Datapath } from '../worker/datapath.ts';
 import { describeDevice } from './describe.ts';
 import type { Port } from './port.ts';
@@ -34,8 +45,13 @@ import type { Port } from './port.ts';
 const DEFAULT_RING_SIZE = 256;
 /** Bytes of one buffer: a full frame and its header. */
 export const BUFFER_SIZE = 2048;
-/** What our driver does without: no control queue, nothing to announce. */
-const UNUSED = bit(F_CTRL_VQ) | bit(F_GUEST_ANNOUNCE) | bit(F_MQ) | bit(F_MTU);
+/** What our driver does without, unless asked: no control queue, nothing to announce, split rings. */
+const UNUSED = [F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_MTU, F_RING_PACKED, F_IN_ORDER].reduce(
+  (sum, n) => sum | bit(n),
+  0n,
+);
+/** Where a fresh packed ring begins: slot 0, wrap counter 1, the avail half and the used half. */
+const PACKED_BASE = (WRAP | (WRAP << 16)) >>> 0;
 
 /** One queue of the in-process guest, for whoever drives it (datapath/driver.ts). */
 export interface LocalQueue {
@@ -51,8 +67,27 @@ export interface LocalQueue {
 }
 
 export interface LocalOptions {
-  /** Features to negotiate, of those offered. Default: all that the driver can do. */
+  /**
+   * Features to negotiate, of those offered. Default: all that the driver can do, on split rings.
+   * With RING_PACKED the ring size may be anything from 2 to 32768.
+   */
   features?: bigint;
+}
+
+/** Bytes from the queue's start to each part and to the indirect tables behind them. */
+function layout(size: number, packed: boolean) {
+  const avail = size * DESC_SIZE;
+  const used = roundUp(avail + (packed ? 4 : 6 + size * 2), 4);
+  return { desc: 0, avail, used, tables: roundUp(used + (packed ? 4 : 6 + size * 8), PAGE) };
+}
+
+/** Throws RangeError, naming the port, on a ring size that the format cannot have. */
+function checkRingSize(name: string, size: number, packed: boolean): void {
+  if (Number.isInteger(size) && size >= (packed ? 2 : 8) && size <= MAX_RING_SIZE) {
+    if (packed || (size & (size - 1)) === 0) return;
+  }
+  const rule = packed ? '2 to 32768 (packed)' : 'a power of two from 8 to 32768';
+  throw new RangeError(`port ${name}: ringSize is ${size}; it must be ${rule}`);
 }
 
 export class MemoryPort implements Port {
@@ -79,11 +114,12 @@ export class MemoryPort implements Port {
     const { control, datapath } = host;
     const size = options.ringSize ?? DEFAULT_RING_SIZE;
     const features = (options.features ?? ~UNUSED) & device.offeredFeatures;
+    const packed = has(features, F_RING_PACKED);
+    checkRingSize(options.name, size, packed);
     this.headerLength = headerLength(features);
 
-    const parts = { desc: 0, avail: size * 16, used: roundUp(size * 18 + 6, 4) };
-    const tables = roundUp(parts.used + 6 + size * 8, PAGE);
-    const queueBytes = tables + size * DRV_TABLE * 16;
+    const parts = layout(size, packed);
+    const queueBytes = roundUp(parts.tables + size * DRV_TABLE * DESC_SIZE, PAGE);
     const count = device.rings.length;
     const buffersAt = count * queueBytes;
     const total = roundUp(buffersAt + count * size * BUFFER_SIZE, PAGE);
@@ -104,12 +140,12 @@ export class MemoryPort implements Port {
       control.set(drv + DRV_SIZE, size);
       control.set(drv + DRV_FLAGS, ringFlags(features));
       control.set64(drv + DRV_BIAS, BigInt.asUintN(64, BigInt(-linear)));
-      control.set(drv + DRV_TABLES, linear + at + tables);
+      control.set(drv + DRV_TABLES, linear + at + parts.tables);
       datapath.drvReset(drv);
       const kickFd = eventfd();
       const callFd = eventfd();
       device.setVringNum(queue, size);
-      device.setVringBase(queue, 0);
+      device.setVringBase(queue, packed ? PACKED_BASE : 0);
       device.setVringAddr(queue, {
         flags: 0,
         desc: BigInt(at + parts.desc),

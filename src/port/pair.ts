@@ -8,13 +8,16 @@ import {
   TrafficThread,
 } from './traffic.ts';
 
+/** One for both guests, or each its own. */
+type Each<T> = T | readonly [T, T];
+
 export interface TrafficPairOptions extends TrafficOptions {
   /** Port names. Default `guest-a` and `guest-b`. */
   names?: readonly [string, string];
-  /** Power of two, 8-32768. Default 1024. */
-  ringSize?: number;
-  /** Virtio features the guests ask for, of those offered. Default: all their driver can do. */
-  features?: bigint;
+  /** Power of two, 8-32768; with packed rings any size, 2-32768. Default 1024. */
+  ringSize?: Each<number>;
+  /** Virtio features to ask for, of those offered. Default: all the driver can do, on split rings. */
+  features?: Each<bigint>;
 }
 
 export interface TrafficPair {
@@ -35,9 +38,10 @@ const QUIET = 50;
  */
 export function startTraffic(host: TrafficHost, options: TrafficPairOptions = {}): TrafficPair {
   const { names = ['guest-a', 'guest-b'], ringSize = 1024, features, ...traffic } = options;
-  const [a, b] = names.map((name) =>
-    host.addMemoryPort({ type: 'memory', name, ringSize, ...(features ? { features } : {}) }),
-  );
+  const [a, b] = names.map((name, i) => {
+    const asked = features === undefined ? {} : { features: each(features, i) };
+    return host.addMemoryPort({ type: 'memory', name, ringSize: each(ringSize, i), ...asked });
+  });
   const guests = [
     new TrafficGuest(host.control, a!, b!.info().mac, traffic),
     new TrafficGuest(host.control, b!, a!.info().mac, traffic),
@@ -59,4 +63,8 @@ export function startTraffic(host: TrafficHost, options: TrafficPairOptions = {}
     },
     stop: () => thread.stop(),
   };
+}
+
+function each<T extends number | bigint>(option: Each<T>, i: number): T {
+  return typeof option === 'object' ? option[i]! : option;
 }

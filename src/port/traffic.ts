@@ -100,7 +100,7 @@ export class TrafficGuest {
     control.set64(this.block + GUEST_PEER_MAC, macBits(peerMac));
     set(GUEST_LENGTH, options.length ?? 0);
     set(GUEST_CHECK, (options.check ?? true) ? 1 : 0);
-    set(GUEST_SEGMENTS, options.segments ?? 1);
+    set(GUEST_SEGMENTS, Math.min(options.segments ?? 1, tx!.size));
     set(GUEST_WINDOW, options.window ?? tx!.size >> 1);
     control.set64(this.block + GUEST_GOAL, BigInt(goal));
   }

@@ -28,10 +28,4 @@ export function checkPortOptions(options: PortOptions): void {
   if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);
   }
-  if (options.type === 'memory') {
-    const { ringSize: size } = options;
-    if (size !== undefined && !(size >= 8 && size <= 32768 && (size & (size - 1)) === 0)) {
-      refuse(`ringSize is ${size}; it must be a power of two from 8 to 32768`);
-    }
-  }
 }

@@ -32,6 +32,12 @@ export function featureNames(bits: bigint): string[] {
   return bitNames(FEATURES, bits);
 }
 
+/** The bit of a name that featureNames gives; NaN for no such name. */
+export function featureBit(name: string): number {
+  for (const [bit, known] of FEATURES) if (known === name) return bit;
+  return Number(/^bit (\d+)$/.exec(name)?.[1]);
+}
+
 /** vhost-user protocol feature bits by name, as featureNames. */
 export function protocolFeatureNames(bits: bigint): string[] {
   return bitNames(PROTOCOL_FEATURES, bits);

@@ -26,7 +26,7 @@ import {
   RING_STATE,
   RING_STOPPED,
 } from '../abi/layout.ts';
-import { F_LOG_ALL, F_PROTOCOL_FEATURES, MAX_RING_SIZE } from '../abi/virtio.ts';
+import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED, MAX_RING_SIZE } from '../abi/virtio.ts';
 import { close, signal } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
@@ -40,7 +40,7 @@ import {
 } from '../vhost-user/backend.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
-import { bit, headerLength, offeredFeatures, ringFlags } from './features.ts';
+import { bit, has, headerLength, offeredFeatures, ringFlags } from './features.ts';
 import { Ring } from './ring.ts';
 
 /** What a device needs of the switch it is in. */
@@ -302,10 +302,11 @@ export class NetDevice implements Backend {
   }
 
   setVringNum(index: number, num: number): void {
-    if (num < 1 || num > MAX_RING_SIZE || (num & (num - 1)) !== 0) {
+    const odd = !this.#packed && (num & (num - 1)) !== 0;
+    if (num < 1 || num > MAX_RING_SIZE || odd) {
       throw new Refusal(
-        `ring ${index} cannot have ${num} entries; a split ring has a power of two, ` +
-          `at most ${MAX_RING_SIZE}`,
+        `ring ${index} cannot have ${num} entries; at most ${MAX_RING_SIZE}, ` +
+          'and a power of two unless it is packed',
       );
     }
     this.#checkStopped(index);
@@ -326,15 +327,25 @@ export class NetDevice implements Backend {
       ring.parts?.desc === desc && ring.parts.avail === avail && ring.parts.used === used;
     if (same) return;
     this.#checkStopped(index);
-    if (desc % 16n !== 0n || avail % 2n !== 0n || used % 4n !== 0n) {
-      throw new Refusal(`ring ${index} is misaligned (descriptors want 16 bytes, avail 2, used 4)`);
+    const availAlign = this.#packed ? 4n : 2n;
+    if (desc % 16n !== 0n || avail % availAlign !== 0n || used % 4n !== 0n) {
+      throw new Refusal(
+        `ring ${index} is misaligned (descriptors want 16 bytes, ` +
+          `${this.#packed ? 'event areas 4' : 'avail 2, used 4'})`,
+      );
     }
     ring.parts = { desc, avail, used };
   }
 
+  get #packed(): boolean {
+    return has(this.features, F_RING_PACKED);
+  }
+
   setVringBase(index: number, base: number): void {
-    if (base > 0xffff)
+    // A packed base holds the used position in its upper half (vhost-user SET_VRING_BASE).
+    if (base > 0xffff && !this.#packed) {
       throw new Refusal(`ring ${index} cannot start at ${base}; an index is at most 65535`);
+    }
     this.#checkStopped(index);
     this.#ring(index).base = base;
   }
@@ -417,7 +428,7 @@ export class NetDevice implements Backend {
   /** Linear addresses of a ring's parts, or undefined while its memory is not all mapped. */
   #addresses(ring: Ring): { desc: number; avail: number; used: number } | undefined {
     if (!ring.parts || ring.size === 0) return undefined;
-    const sizes = ring.partSizes();
+    const sizes = ring.partSizes(this.#packed);
     const desc = this.regions.fromUva(ring.parts.desc, sizes.desc);
     const avail = this.regions.fromUva(ring.parts.avail, sizes.avail);
     const used = this.regions.fromUva(ring.parts.used, sizes.used);
@@ -435,8 +446,12 @@ export class NetDevice implements Backend {
       }
       return;
     }
-    if ((linear.desc & 15) | (linear.avail & 1) | (linear.used & 3)) {
+    if ((linear.desc & 15) | (linear.avail & (this.#packed ? 3 : 1)) | (linear.used & 3)) {
       throw new Refusal(`ring ${ring.queue} is misaligned in guest memory`);
+    }
+    const slot = ring.base & 0x7fff;
+    if (this.#packed && !ring.live && slot >= ring.size) {
+      throw new Refusal(`ring ${ring.queue} cannot start at slot ${slot} of ${ring.size}`);
     }
     ring.load(linear, this.#port, ringFlags(this.features));
     if (ring.enabled) ring.run();

@@ -1,6 +1,12 @@
 // Which virtio-net features are offered, and what the datapath makes of those accepted.
 
-import { RINGF_EVENT_IDX, RINGF_INDIRECT, RINGF_MRG } from '../abi/layout.ts';
+import {
+  RINGF_EVENT_IDX,
+  RINGF_IN_ORDER,
+  RINGF_INDIRECT,
+  RINGF_MRG,
+  RINGF_PACKED,
+} from '../abi/layout.ts';
 import * as V from '../abi/virtio.ts';
 
 export function bit(n: number): bigint {
@@ -27,6 +33,8 @@ const ALWAYS = [
   V.F_INDIRECT_DESC,
   V.F_EVENT_IDX,
   V.F_VERSION_1,
+  V.F_RING_PACKED,
+  V.F_IN_ORDER,
 ];
 
 /** Feature bits a port offers; MQ only with several pairs, MTU only when one is set. */
@@ -49,6 +57,8 @@ export function ringFlags(features: bigint): number {
   return (
     (has(features, V.F_EVENT_IDX) ? RINGF_EVENT_IDX : 0) |
     (has(features, V.F_INDIRECT_DESC) ? RINGF_INDIRECT : 0) |
-    (has(features, V.F_MRG_RXBUF) ? RINGF_MRG : 0)
+    (has(features, V.F_MRG_RXBUF) ? RINGF_MRG : 0) |
+    (has(features, V.F_RING_PACKED) ? RINGF_PACKED : 0) |
+    (has(features, V.F_IN_ORDER) ? RINGF_IN_ORDER : 0)
   );
 }

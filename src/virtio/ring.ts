@@ -2,6 +2,7 @@
 
 import {
   BROKEN_AVAIL_JUMP,
+  BROKEN_CHAIN,
   BROKEN_HEAD,
   BROKEN_NONE,
   BROKEN_TRAP,
@@ -26,22 +27,34 @@ import {
   RING_USED_IDX,
   RING_WORKER,
   RINGF_EVENT_IDX,
+  RINGF_PACKED,
   RINGF_POLLED,
 } from '../abi/layout.ts';
-import { DESC_SIZE, USED_F_NO_NOTIFY } from '../abi/virtio.ts';
+import { DESC_SIZE, EVENT_F_DISABLE, EVENT_SIZE, USED_F_NO_NOTIFY } from '../abi/virtio.ts';
 import { type Control, ringAddress } from '../memory/control.ts';
 
-/** Front-end virtual addresses of the three parts (virtio 1.2 §2.7). */
+/**
+ * Front-end virtual addresses of the three parts (virtio 1.2 §2.7); of a packed ring the descriptor
+ * ring, the driver's event area and the device's (§2.8).
+ */
 export interface RingParts {
   desc: bigint;
   avail: bigint;
   used: bigint;
 }
 
+/** A number for each part: bytes, or a linear address. */
+export interface PartNumbers {
+  desc: number;
+  avail: number;
+  used: number;
+}
+
 export const BROKEN_REASONS: Record<number, string> = {
   [BROKEN_AVAIL_JUMP]: 'the avail index is further ahead than the ring is long',
   [BROKEN_HEAD]: 'the avail ring names a descriptor outside the table',
   [BROKEN_TRAP]: 'the datapath trapped on it',
+  [BROKEN_CHAIN]: 'a chain of descriptors does not end',
 };
 
 export class Ring {
@@ -97,15 +110,19 @@ export class Ring {
   }
 
   /** Length in bytes of each part, event fields included. */
-  partSizes(): { desc: number; avail: number; used: number } {
-    return { desc: this.size * DESC_SIZE, avail: 6 + this.size * 2, used: 6 + this.size * 8 };
+  partSizes(packed: boolean): PartNumbers {
+    const desc = this.size * DESC_SIZE;
+    return packed
+      ? { desc, avail: EVENT_SIZE, used: EVENT_SIZE }
+      : { desc, avail: 6 + this.size * 2, used: 6 + this.size * 8 };
   }
 
   /**
-   * Publishes addresses and, on a fresh start, indices: from the base the front end gave, or from
-   * the used index in memory where the two differ (a back end that went away knows no better).
+   * Publishes addresses and flags, and on a fresh start the position. Split: the used index in
+   * memory, which is the front end's base or, where the two differ, knows better (a back end that
+   * went away). Packed: the base's low half; all that was taken is used, so the halves are equal.
    */
-  load(linear: { desc: number; avail: number; used: number }, port: number, flags: number): void {
+  load(linear: PartNumbers, port: number, flags: number): void {
     this.set(RING_SIZE, this.size);
     this.set(RING_DESC, linear.desc);
     this.set(RING_AVAIL, linear.avail);
@@ -113,19 +130,21 @@ export class Ring {
     this.set(RING_PORT, port);
     this.set(RING_FLAGS, flags | (this.kickFd < 0 ? RINGF_POLLED : 0));
     if (this.live) return;
-    const used = this.#control.get16(linear.used + 2);
-    this.base = used;
-    this.set(RING_LAST_AVAIL, used);
-    this.set(RING_USED_IDX, used);
+    const packed = (flags & RINGF_PACKED) !== 0;
+    const position = packed ? this.base & 0xffff : this.#control.get16(linear.used + 2);
+    this.set(RING_LAST_AVAIL, position);
+    this.set(RING_USED_IDX, position);
     this.set(RING_SIGNALLED, 0x1_0000);
     this.set(RING_ARMED, 0);
     this.set(RING_EMPTY, 0);
     this.set(RING_LOCK, 0);
     this.set(RING_REASON, BROKEN_NONE);
     this.reported = false;
-    // Kicks that nobody waits for: EVENT_IDX keeps its stale event.
-    if (!(flags & RINGF_EVENT_IDX)) this.#control.bytes[linear.used] = USED_F_NO_NOTIFY;
+    // Kicks that nobody waits for; split with EVENT_IDX keeps its stale event.
+    if (packed) this.#control.bytes[linear.used + 2] = EVENT_F_DISABLE;
+    else if (!(flags & RINGF_EVENT_IDX)) this.#control.bytes[linear.used] = USED_F_NO_NOTIFY;
     this.live = true;
+    this.base = this.position;
   }
 
   run(): void {
@@ -150,8 +169,14 @@ export class Ring {
     this.set(RING_WORKER, id);
   }
 
-  /** Next avail index: what GET_VRING_BASE answers. */
+  get packed(): boolean {
+    return (this.get(RING_FLAGS) & RINGF_PACKED) !== 0;
+  }
+
+  /** What GET_VRING_BASE answers: the next avail index, or a packed ring's two positions. */
   get position(): number {
-    return this.live ? this.get(RING_LAST_AVAIL) : this.base;
+    if (!this.live) return this.base;
+    const position = this.get(RING_LAST_AVAIL);
+    return this.packed ? (position | (position << 16)) >>> 0 : position;
   }
 }

@@ -103,6 +103,25 @@ describe('the arguments of a guest', () => {
     assert.deepEqual(big.slice(-2), ['--rxq=4', '--txq=4']);
   });
 
+  it('with packed virtqueues', async () => {
+    const packed = { memory: 512, packed: true };
+    assert.match(qemuArgs(PORT, packed).at(-1)![1]!, /^virtio-net-pci,.*,packed=on$/);
+    assert.match(qemuArgs(BIG, packed).at(-1)![1]!, /,host_mtu=9000,packed=on$/);
+    assert.match(libvirtXml(PORT, packed), /^ {2}<driver name='vhost' packed='on'\/>$/m);
+    assert.match(libvirtXml(BIG, packed), /^ {2}<driver name='vhost' queues='4' packed='on'\/>$/m);
+    const vdevs = testpmdArgs(BIG, packed)
+      .flat()
+      .filter((word) => word?.startsWith('--vdev'));
+    assert.match(vdevs.join(' '), /,queues=4,server=1,packed_vq=1$/);
+    assert.match((await run(['args', '/tmp/a.sock', '--packed'])).out, /packed=on$/m);
+    assert.doesNotMatch((await run(['args', '/tmp/a.sock'])).out, /packed/);
+    assert.deepEqual(await run(['args', '/tmp/a.sock', '--packed', '--cloud-hypervisor']), {
+      status: 2,
+      out: '',
+      err: 'vhop: cloud-hypervisor has no packed virtqueues: leave --packed out\n',
+    });
+  });
+
   it('offline, from a socket', async () => {
     const { status, out, err } = await run(['args', '/tmp/x/web.sock', '--json', '-q', '2']);
     assert.deepEqual([status, err], [0, '']);

@@ -14,6 +14,7 @@ const PORT: PortInfo = {
   mac: '52:54:00:00:00:01',
   queues: 8,
   queuesEnabled: 1,
+  offered: [],
   features: [],
   memory: 0,
 };

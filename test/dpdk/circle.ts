@@ -12,10 +12,17 @@ const NAMES = ['a', 'b'] as const;
 
 export type CircleOptions = Partial<Omit<VirtioUserPort, 'virtioUser'>>;
 
-export function circleOptions(lab: Lab, options: CircleOptions = {}): TestpmdOptions {
+/** What one of the two ports has besides `options`. */
+export type CirclePorts = Partial<Record<(typeof NAMES)[number], CircleOptions>>;
+
+export function circleOptions(
+  lab: Lab,
+  options: CircleOptions = {},
+  of: CirclePorts = {},
+): TestpmdOptions {
   return {
     name: `vhop-${process.pid}`,
-    ports: NAMES.map((name) => ({ ...options, virtioUser: lab.path(name) })),
+    ports: NAMES.map((name) => ({ ...options, ...of[name], virtioUser: lab.path(name) })),
     memory: 128,
     cpu: 1,
     mainCpu: 1,
@@ -23,8 +30,12 @@ export function circleOptions(lab: Lab, options: CircleOptions = {}): TestpmdOpt
 }
 
 /** Starts testpmd on ports a and b, and waits until both are up. */
-export async function startCircle(lab: Lab, options: CircleOptions = {}): Promise<Testpmd> {
-  const testpmd = await Testpmd.start(circleOptions(lab, options));
+export async function startCircle(
+  lab: Lab,
+  options: CircleOptions = {},
+  of: CirclePorts = {},
+): Promise<Testpmd> {
+  const testpmd = await Testpmd.start(circleOptions(lab, options, of));
   lab.closing(() => testpmd.quit());
   await ready(lab, testpmd);
   return testpmd;

@@ -4,10 +4,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openSwitch, startTraffic } from '../../src/api/index.ts';
-import { finished, LONG, verify } from './stress.ts';
+import { checkKinds, finished, KIND_PAIRS, LONG, pairName, verify } from './stress.ts';
 
 /** In each direction. */
-const FRAMES = LONG ? 6_250_000 : 1_000_000;
+const FRAMES = LONG ? 6_250_000 : 600_000;
+const KIND_FRAMES = LONG ? 6_250_000 : 150_000;
 
 describe('a stream of checked frames', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
   for (const forwarding of ['wire', 'switch'] as const) {
@@ -28,5 +29,29 @@ describe('a stream of checked frames', { timeout: LONG ? 7_200_000 : 120_000 }, 
         });
       }
     }
+  }
+});
+
+describe('over every kind of ring', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
+  for (const [i, kinds] of KIND_PAIRS.entries()) {
+    it(pairName(kinds), async () => {
+      const lab = await openSwitch({ workers: 1 + (i % 2) });
+      // Packed rings have no need of a power of two.
+      const sizes = kinds.map(({ packed }) => (packed ? 397 + i : 512)) as [number, number];
+      const traffic = startTraffic(lab, {
+        frames: KIND_FRAMES,
+        segments: 4,
+        ringSize: sizes,
+        features: [kinds[0].features, kinds[1].features],
+      });
+      try {
+        checkKinds(lab, kinds);
+        await finished(lab, traffic, KIND_FRAMES);
+        await verify(lab, traffic);
+      } finally {
+        await traffic.stop();
+        await lab.close();
+      }
+    });
   }
 });

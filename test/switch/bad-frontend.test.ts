@@ -52,8 +52,8 @@ const CASES: [name: string, send: () => Message[], says: RegExp][] = [
   ],
   [
     'a feature that was not offered',
-    () => [message(2, words(1n << 34n))],
-    /RING_PACKED .* was never offered/,
+    () => [message(2, words(1n << 33n))],
+    /ACCESS_PLATFORM .* was never offered/,
   ],
   [
     'a ring outside memory',

@@ -3,7 +3,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { RINGF_EVENT_IDX, RINGF_INDIRECT, RINGF_MRG } from '../../src/abi/layout.ts';
+import {
+  RINGF_EVENT_IDX,
+  RINGF_IN_ORDER,
+  RINGF_INDIRECT,
+  RINGF_MRG,
+  RINGF_PACKED,
+} from '../../src/abi/layout.ts';
 import * as V from '../../src/abi/virtio.ts';
 import { bit, has, headerLength, offeredFeatures, ringFlags } from '../../src/virtio/features.ts';
 
@@ -18,8 +24,6 @@ describe('features', () => {
       V.F_STATUS,
       V.F_LOG_ALL,
       V.F_ACCESS_PLATFORM,
-      V.F_RING_PACKED,
-      V.F_IN_ORDER,
       V.F_PROTOCOL_FEATURES,
       24, // NOTIFY_ON_EMPTY
       38, // NOTIFICATION_DATA
@@ -63,6 +67,8 @@ describe('features', () => {
       fc.property(anyFeatures, (features) => {
         const expected = (((features >> 29n) & 1n ? RINGF_EVENT_IDX : 0) |
           ((features >> 28n) & 1n ? RINGF_INDIRECT : 0) |
+          ((features >> 34n) & 1n ? RINGF_PACKED : 0) |
+          ((features >> 35n) & 1n ? RINGF_IN_ORDER : 0) |
           ((features >> 15n) & 1n ? RINGF_MRG : 0)) as number;
         assert.equal(ringFlags(features), expected);
       }),

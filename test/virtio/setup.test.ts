@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { PORT_HDR_LEN, PORT_RX_PAIRS, RING_RUNNING } from '../../src/abi/layout.ts';
-import { F_LOG_ALL, F_MTU, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../../src/abi/virtio.ts';
+import { PORT_HDR_LEN, PORT_MAX_FRAME, PORT_RX_PAIRS, RING_RUNNING } from '../../src/abi/layout.ts';
+import { F_ACCESS_PLATFORM, F_LOG_ALL, F_MTU, F_PROTOCOL_FEATURES } from '../../src/abi/virtio.ts';
 import { close, drain, dup, eventfd } from '../../src/linux/index.ts';
 import { Refusal } from '../../src/vhost-user/backend.ts';
 import { bit } from '../../src/virtio/features.ts';
@@ -13,7 +13,7 @@ import { a, b, bench, block, pass } from './pair.ts';
 describe('features', () => {
   it('bits never offered are refused, and FEATURES_OK shows it', () => {
     a.device.setStatus(11);
-    assert.throws(() => a.device.setFeatures(PLAIN | bit(F_RING_PACKED)), /never offered/);
+    assert.throws(() => a.device.setFeatures(PLAIN | bit(F_ACCESS_PLATFORM)), /never offered/);
     assert.equal(a.device.getStatus(), 3);
     assert.equal(a.device.features, 0n);
     assert.throws(() => a.device.setFeatures(bit(F_MTU)), /never offered/);
@@ -45,6 +45,31 @@ describe('features', () => {
     for (const mtu of [0, 67, 65536, 2 ** 40]) assert.throws(() => a.device.setMtu(mtu), Refusal);
     a.device.setMtu(1500);
     assert.equal(a.device.mtu, 1500);
+  });
+});
+
+describe('MTU', () => {
+  it('limits frames to 18 bytes more: Ethernet header and one VLAN tag', () => {
+    for (const mtu of [68, 1500, 9000, 65535]) {
+      const { port, device } = bench.device(1, mtu);
+      assert.equal(device.mtu, mtu);
+      assert.equal(bench.control.get(block(port) + PORT_MAX_FRAME), mtu + 18);
+    }
+    assert.equal(bench.control.get(block(0) + PORT_MAX_FRAME), 0);
+  });
+
+  it("may be lowered by the front end, never beyond the port's own, and is the port's own again", () => {
+    const { port, device } = bench.device(1, 9000);
+    const limit = () => bench.control.get(block(port) + PORT_MAX_FRAME);
+    for (const mtu of [68, 1500, 9000]) {
+      device.setMtu(mtu);
+      assert.deepEqual([device.mtu, limit()], [mtu, mtu + 18]);
+    }
+    device.setMtu(1500);
+    assert.throws(() => device.setMtu(9001), /9001 is more than the 9000 this port allows/);
+    assert.deepEqual([device.mtu, limit()], [1500, 1518]);
+    device.disconnected('the front end left');
+    assert.deepEqual([device.mtu, limit()], [9000, 9018]);
   });
 });
 

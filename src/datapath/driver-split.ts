@@ -1,0 +1,144 @@
+// Split virtqueue, driver side (virtio 1.2 §2.7). driver.ts says what the functions do.
+//
+// Chains are linked and written completely before the avail index moves. With IN_ORDER descriptors
+// are taken in ring order (§2.7.5: `next` is the slot behind, which is how fresh records are linked).
+
+import {
+  DRV_AVAIL,
+  DRV_AVAIL_IDX,
+  DRV_BIAS,
+  DRV_DESC,
+  DRV_FREE,
+  DRV_FREE_COUNT,
+  DRV_KICKED,
+  DRV_LAST_USED,
+  DRV_LEN,
+  DRV_PUBLISHED,
+  DRV_SIZE,
+  DRV_TABLE,
+  DRV_TABLES,
+  DRV_USED,
+  SEG_WRITE,
+} from '../abi/driver';
+import {
+  AVAIL_F_NO_INTERRUPT,
+  DESC_F_INDIRECT,
+  DESC_F_NEXT,
+  DESC_F_WRITE,
+  USED_F_NO_NOTIFY,
+} from '../abi/virtio';
+import {
+  countError,
+  forget,
+  hasEvents,
+  IDLE,
+  LINK,
+  outstanding,
+  recordAt,
+  relink,
+  remember,
+} from './driver-records';
+import { acquire, publish } from './layout';
+
+export function splitReset(drv: u32): void {
+  const size = load<u32>(drv, DRV_SIZE);
+  store<u32>(drv, 0, DRV_AVAIL_IDX);
+  store<u32>(drv, 0, DRV_PUBLISHED);
+  store<u32>(drv, 0, DRV_LAST_USED);
+  store<u32>(drv, 0, DRV_KICKED);
+  memory.fill(load<u32>(drv, DRV_DESC), 0, size * 16);
+  memory.fill(load<u32>(drv, DRV_AVAIL), 0, 6 + size * 2);
+  memory.fill(load<u32>(drv, DRV_USED), 0, 6 + size * 8);
+}
+
+function putDescriptor(at: u32, drv: u32, linear: u32, len: u32, flags: u32, next: u32): void {
+  store<u64>(at, <u64>linear + load<u64>(drv, DRV_BIAS));
+  store<u64>(at, <u64>len | ((<u64>flags) << 32) | ((<u64>next) << 48), 8);
+}
+
+export function splitAdd(drv: u32, segments: u32, n: u32, token: u32, indirect: bool): i32 {
+  const takes: u32 = indirect ? 1 : n;
+  if (takes > load<u32>(drv, DRV_FREE_COUNT)) return -1;
+  const table = load<u32>(drv, DRV_DESC);
+  const head = load<u32>(drv, DRV_FREE);
+  const target = indirect ? load<u32>(drv, DRV_TABLES) + head * (DRV_TABLE * 16) : table;
+  let i: u32 = indirect ? 0 : head;
+  let rest = head;
+  for (let k: u32 = 0; k < n; k++) {
+    const len = load<u32>(segments + k * 8, 4);
+    const flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
+    const linear = load<u32>(segments + k * 8);
+    rest = indirect ? k + 1 : <u32>load<u16>(recordAt(drv, i), LINK);
+    putDescriptor(target + i * 16, drv, linear, len & ~SEG_WRITE, flags, k + 1 < n ? rest : 0);
+    i = rest;
+  }
+  if (indirect) {
+    putDescriptor(table + head * 16, drv, target, n * 16, DESC_F_INDIRECT, 0);
+    rest = <u32>load<u16>(recordAt(drv, head), LINK);
+  }
+  remember(drv, head, token, takes, rest);
+  const idx = load<u32>(drv, DRV_AVAIL_IDX);
+  const slot = idx & (load<u32>(drv, DRV_SIZE) - 1);
+  store<u16>(load<u32>(drv, DRV_AVAIL) + 4 + slot * 2, <u16>head);
+  store<u32>(drv, (idx + 1) & 0xffff, DRV_AVAIL_IDX);
+  return head;
+}
+
+export function splitPublish(drv: u32): bool {
+  const idx = load<u32>(drv, DRV_AVAIL_IDX);
+  store<u32>(drv, idx, DRV_PUBLISHED);
+  publish(load<u32>(drv, DRV_AVAIL) + 2, idx);
+  const used = load<u32>(drv, DRV_USED);
+  const old = load<u32>(drv, DRV_KICKED);
+  store<u32>(drv, idx, DRV_KICKED);
+  if (hasEvents(drv)) {
+    const event = acquire(used + 4 + load<u32>(drv, DRV_SIZE) * 8);
+    return ((idx - event - 1) & 0xffff) < ((idx - old) & 0xffff);
+  }
+  return (acquire(used) & USED_F_NO_NOTIFY) == 0;
+}
+
+export function splitUsed(drv: u32): bool {
+  return acquire(load<u32>(drv, DRV_USED) + 2) != load<u32>(drv, DRV_LAST_USED);
+}
+
+/** {id u32, len u32} of the next used element. */
+export function splitElement(drv: u32): u64 {
+  const slot = load<u32>(drv, DRV_LAST_USED) & (load<u32>(drv, DRV_SIZE) - 1);
+  return load<u64>(load<u32>(drv, DRV_USED) + 4 + slot * 8);
+}
+
+export function splitAdvance(drv: u32): void {
+  store<u32>(drv, (load<u32>(drv, DRV_LAST_USED) + 1) & 0xffff, DRV_LAST_USED);
+}
+
+export function splitPop(drv: u32): i32 {
+  if (!splitUsed(drv)) return -1;
+  const element = splitElement(drv);
+  const head = <u32>element;
+  splitAdvance(drv);
+  store<u32>(drv, <u32>(element >> 32), DRV_LEN);
+  const takes = outstanding(drv, head);
+  if (takes == IDLE) {
+    countError(drv);
+    return -1;
+  }
+  let tail = head;
+  for (let k: u32 = 1; k < takes; k++) tail = <u32>load<u16>(recordAt(drv, tail), LINK);
+  relink(drv, head, tail);
+  return forget(drv, head, takes);
+}
+
+export function splitArm(drv: u32): void {
+  const avail = load<u32>(drv, DRV_AVAIL);
+  if (hasEvents(drv)) {
+    publish(avail + 4 + load<u32>(drv, DRV_SIZE) * 2, load<u32>(drv, DRV_LAST_USED));
+  } else {
+    publish(avail, 0);
+  }
+}
+
+/** With EVENT_IDX a stale event is enough. */
+export function splitDisarm(drv: u32): void {
+  if (!hasEvents(drv)) publish(load<u32>(drv, DRV_AVAIL), AVAIL_F_NO_INTERRUPT);
+}
