@@ -6,10 +6,9 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openFds } from '../linux/fds.ts';
-import { iperf } from '../peers/iperf.ts';
 import { LONG } from '../stress/stress.ts';
 import { scenario } from './lab.ts';
-import { A, agree, B, bootPair, copy, pingAll } from './pair.ts';
+import { A, agree, B, pingAll } from './pair.ts';
 import { Random } from './random.ts';
 import { Walker } from './walker.ts';
 

@@ -29,6 +29,10 @@ export class Random {
   /** One of the values, each as often as its weight says. */
   weighted<T extends { weight: number }>(values: readonly T[]): T {
     let left = this.next() * values.reduce((sum, { weight }) => sum + weight, 0);
-    return values.find(({ weight }) => (left -= weight) < 0) ?? values.at(-1)!;
+    for (const value of values) {
+      left -= value.weight;
+      if (left < 0) return value;
+    }
+    return values.at(-1)!;
   }
 }

@@ -12,9 +12,9 @@ import type { MemoryPort } from '../../src/port/memory.ts';
 import { TrafficGuest, TrafficThread } from '../../src/port/traffic.ts';
 import type { MemoryRegion, MemoryRegionFd } from '../../src/vhost-user/backend.ts';
 import { openFds } from '../linux/fds.ts';
-import { LONG, sleep, state } from './stress.ts';
+import { LONG, RING_KINDS, type RingKind, sleep, state } from './stress.ts';
 
-const ROUNDS = LONG ? 100_000 : 5_000;
+const ROUNDS = LONG ? 100_000 : 4_000;
 const MIB = 2 ** 20;
 
 /**
@@ -77,12 +77,13 @@ class Apart {
 /** Runs `change` over and over under traffic both ways between ports a and b; then all adds up. */
 async function underTraffic(
   workers: number,
+  { features }: RingKind,
   prepare: (lab: Switch, a: MemoryPort) => { change(round: number): void; done(): void },
 ): Promise<void> {
   const before = openFds();
   const lab = await openSwitch({ workers });
   const [a, b] = ['a', 'b'].map((name) =>
-    lab.addMemoryPort({ type: 'memory', name, ringSize: 256 }),
+    lab.addMemoryPort({ type: 'memory', name, ringSize: 256, features }),
   );
   const { change, done } = prepare(lab, a!);
   const options = { frames: Number.POSITIVE_INFINITY, segments: 4 };
@@ -126,13 +127,21 @@ async function underTraffic(
   assert.ok(openFds() <= before, `${openFds() - before} descriptors left open`);
 }
 
+/** Split and packed rings, each with one worker and with two. */
+const CASES = [1, 2].flatMap((workers) =>
+  [false, true].map((packed) => {
+    const kind = RING_KINDS.find((each) => each.packed === packed)!;
+    return { workers, kind, name: `workers: ${workers}, ${kind.name}` };
+  }),
+);
+
 describe('memory tables under load', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
-  for (const workers of [1, 2]) {
-    it(`the whole table is swapped, workers: ${workers}`, () => {
+  for (const { workers, kind, name } of CASES) {
+    it(`the whole table is swapped, ${name}`, async () => {
       const places = new Set<number>();
-      return underTraffic(workers, (lab, a) => {
+      await underTraffic(workers, kind, (lab, a) => {
         const apart = new Apart(lab, a);
-        const pages = (apart.size - apart.buffersAt) / PAGE;
+        const pages = Math.floor((apart.size - apart.buffersAt) / PAGE);
         return {
           change(round) {
             if (round % 5 === 0) apart.shift(1 + ((round * 7) % 64));
@@ -143,22 +152,20 @@ describe('memory tables under load', { timeout: LONG ? 7_200_000 : 120_000 }, ()
             apart.swap([[], [at(first)], [at(first), at(second)]][round % 3]!);
             places.add(a.device.regions.fromUva(0n, PAGE));
           },
-          done() {
-            close(apart.fd);
-            assert.ok(places.size > 3, `the table was seen at ${places.size} places`);
-          },
+          done: () => close(apart.fd),
         };
       });
+      assert.ok(places.size > 3, `the table was seen at ${places.size} places`);
     });
 
-    it(`other regions come and go, workers: ${workers}`, () => {
+    it(`other regions come and go, ${name}`, () => {
       const fd = memfd('other', 8 * MIB);
       const regions = Array.from({ length: 4 }, (_, i) => {
         const at = (1n << 33n) + BigInt(i * 8 * MIB);
         // Larger than the guest's own, which puts them before it in the table.
         return { gpa: at, uva: at, size: BigInt(8 * MIB), mmapOffset: 0n };
       });
-      return underTraffic(workers, (_lab, { device }) => ({
+      return underTraffic(workers, kind, (_lab, { device }) => ({
         change(round) {
           const region = regions[round % 4]!;
           if ((round >> 2) % 2 === 0) device.addMemRegion({ ...region, fd: dup(fd) });
