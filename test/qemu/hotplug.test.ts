@@ -3,12 +3,18 @@
 
 import assert from 'node:assert/strict';
 import { RING_DESC, RING_SIZE } from '../../src/abi/layout.ts';
+import {
+  PF_CONFIGURE_MEM_SLOTS,
+  VU_ADD_MEM_REG,
+  VU_SET_MEM_TABLE,
+} from '../../src/abi/vhost-user.ts';
 import { ringAddress, ringIndex } from '../../src/memory/control.ts';
 import type { Guest } from '../peers/guest.ts';
 import { configure } from '../peers/iperf.ts';
 import { waitFor } from '../peers/process.ts';
 import { type Lab, scenario } from './lab.ts';
 import { A, agree, B, copy, onPort, pingAll } from './pair.ts';
+import { Relay } from './relay.ts';
 import { stream } from './stream.ts';
 
 const MIB = 2 ** 20;
@@ -113,6 +119,46 @@ scenario('memory comes and goes under traffic', ['qemu'], {}, async (lab, t) => 
   await copy(a, b, B, 4);
 });
 
+// Without CONFIGURE_MEM_SLOTS QEMU sends the whole table anew, while the rings run.
+scenario('DIMMs under traffic, by a table at a time', ['qemu'], {}, async (lab) => {
+  await lab.ports('a', 'b');
+  const path = lab.path('relay');
+  const relay = new Relay(path, lab.path('a'), PF_CONFIGURE_MEM_SLOTS);
+  lab.closing(() => relay.close());
+  const [a, b] = await Promise.all([
+    lab.boot({
+      name: 'a',
+      nics: [{ backend: { vhostUser: path } }],
+      memory: BASE,
+      growth: { slots: 4, maxMemory: 4096 },
+      append: 'memhp_default_state=online_movable',
+    }),
+    lab.boot(onPort(lab, 'b')),
+  ]);
+  await configure(a, `${A}/24`);
+  await configure(b, `${B}/24`);
+  await Promise.all([lab.state('a', 'up'), lab.state('b', 'up')]);
+  const tables = (): number => relay.requests.get(VU_SET_MEM_TABLE) ?? 0;
+  const streams = [await stream(a, b, B), await stream(b, a, A)];
+  const before = tables();
+  for (let round = 0; round < 2; round++) {
+    for (let i = 0; i < 3; i++) {
+      const total = await totalMib(a);
+      await plug(a, i);
+      await online(a, total + DIMM);
+    }
+    for (let i = 0; i < 3; i++) {
+      assert.ok(await unplug(a, i), `dimm${i} stays`);
+      await a.qmp('object-del', { id: `memory${i}` });
+    }
+  }
+  for (const each of streams) assert.ok((await each.stop()) > 0);
+  assert.ok(tables() >= before + 12, `${tables() - before} tables for 12 changes`);
+  assert.equal(relay.requests.get(VU_ADD_MEM_REG), undefined);
+  assert.equal(lab.portInfo('a').memory, BASE * MIB);
+  await agree(lab, a, b);
+});
+
 async function plug(guest: Guest, i: number): Promise<void> {
   const backend = { 'qom-type': 'memory-backend-memfd', id: `memory${i}` };
   await guest.qmp('object-add', { ...backend, size: DIMM * MIB, share: true });
@@ -122,22 +168,21 @@ async function plug(guest: Guest, i: number): Promise<void> {
 /** Asks the guest for DIMM `i`; whether it let go of it. */
 async function unplug(guest: Guest, i: number): Promise<boolean> {
   const first = guest.events.length;
-  await guest.qmp('device_del', { id: `dimm${i}` });
+  const id = `dimm${i}`;
+  await guest.qmp('device_del', { id });
   let removed = false;
-  // ACPI's _OST: status 0x80 and over is a failure of an ejection (source 3, or 0x103).
   const decided = (): boolean => {
     const news = guest.events.slice(first);
-    removed = news.some(({ event, data }) => {
-      return event === 'DEVICE_DELETED' && data?.['device'] === `dimm${i}`;
-    });
+    removed = news.some(({ event, data }) => event === 'DEVICE_DELETED' && data?.['device'] === id);
+    // ACPI's _OST: 0 is success, 0x84 is "in progress".
     const refused = news.some(({ event, data }) => {
-      if (event === 'MEM_UNPLUG_ERROR' || event === 'DEVICE_UNPLUG_GUEST_ERROR') return true;
-      const info = data?.['info'] as { status: number; source: number } | undefined;
-      return event === 'ACPI_DEVICE_OST' && info?.status !== 0 && info?.status !== 0x84;
+      const info = data?.['info'] as { device?: string; status: number } | undefined;
+      if (event !== 'ACPI_DEVICE_OST' || info?.device !== id) return false;
+      return info.status !== 0 && info.status !== 0x84;
     });
     return removed || refused;
   };
-  await waitFor(decided, 60_000, `an answer about dimm${i}`, () => JSON.stringify(guest.events));
+  await waitFor(decided, 60_000, `an answer about ${id}`, () => JSON.stringify(guest.events));
   return removed;
 }
 
