@@ -201,7 +201,7 @@ export class Guest {
   #trouble(): string {
     const exit = this.#qemu.exit === undefined ? '' : ` (exited: ${this.#qemu.exit})`;
     const console = lastLines(this.console(), 25);
-    return `--- console of ${this.name}\n${console}\n--- QEMU${exit}\n${this.#qemu.tail(10)}`;
+    return `--- console of ${this.name}\n${console}\n--- QEMU${exit}\n${this.#qemu.tail(40)}`;
   }
 }
 
