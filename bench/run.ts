@@ -1,5 +1,5 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
-// Run: npm run bench -- [--cases circle,iperf] [--sizes 64,1518] [--rings 1024]
+// Run: npm run bench -- [--cases circle,iperf,offload] [--sizes 64,1518] [--rings 1024]
 //   [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
@@ -13,6 +13,7 @@ import { requirePeers } from '../test/peers/process.ts';
 import { type CircleResult, circle } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
+import { cutRounds, RECEIVERS, sumRounds } from './offload.ts';
 
 const { values } = parseArgs({
   options: {
@@ -100,20 +101,42 @@ async function guests(): Promise<void> {
   results.push({ case: 'iperf', runs: all });
 }
 
+async function offloads(): Promise<void> {
+  // Short ones: many rounds.
+  const sums = await sumRounds(rounds * 30);
+  say('\n1500 B copied, and copied and summed, ns');
+  for (const place of new Set(sums.map((r) => r.place))) {
+    const runs = sums.filter((r) => r.place === place);
+    const ratio = median(runs.map((r) => r.sum / r.copy));
+    const [alone, summed] = [median(runs.map((r) => r.copy)), median(runs.map((r) => r.sum))];
+    say(`  ${place.padEnd(10)} ${show(alone)} ${show(summed)}   ${ratio.toFixed(2)}x`);
+  }
+  const cuts = cutRounds(rounds * 10);
+  say('\n64 KiB TSO frames to a receiver, Gbit/s of payload, against the first');
+  for (const [i, { name }] of RECEIVERS.entries()) {
+    const ratio = median(cuts[i]!.map((gbps, k) => gbps / cuts[0]![k]!));
+    say(`  ${name.padEnd(32)} ${show(median(cuts[i]!))}   ${ratio.toFixed(2)}x`);
+  }
+  results.push({ case: 'offload', sums, cuts });
+}
+
 function freeHugePages(): number {
   return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
 }
 
 const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}`;
 say(`vhop ${VERSION} on ${machine}; ${rounds} rounds of ${seconds} s, taken in turn`);
-requirePeers(
-  {
-    skip: (why: string) => {
-      throw new Error(why);
+if (cases.includes('circle') || cases.includes('iperf')) {
+  requirePeers(
+    {
+      skip: (why: string) => {
+        throw new Error(why);
+      },
     },
-  },
-  ['qemu', 'testpmd'],
-);
+    ['qemu', 'testpmd'],
+  );
+}
 if (cases.includes('circle')) await circles();
 if (cases.includes('iperf')) await guests();
+if (cases.includes('offload')) await offloads();
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

@@ -117,6 +117,12 @@ export interface PortStats {
   calls: number;
   /** Bursts taken from the guest; txFrames / txBursts is the average burst. */
   txBursts: number;
+  /** To the guest: frames cut because it did not negotiate TSO or USO. */
+  segmented: number;
+  /** The segments they were cut into, dropped ones included. */
+  segments: number;
+  /** To the guest: checksums completed because it did not negotiate GUEST_CSUM; not of segments. */
+  summed: number;
   /** By reason, zero ones left out. */
   drops: Record<string, number>;
 }

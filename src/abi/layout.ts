@@ -142,6 +142,11 @@ export const RING_BYTES = 136;
 export const RING_BURSTS = 144;
 export const RING_CALLS = 152;
 export const RING_KICKS = 160;
+/** RX: frames cut into segments for the receiver, and the segments they made, dropped ones too. */
+export const RING_SEGMENTED = 168;
+export const RING_SEGMENTS = 176;
+/** RX: checksums completed for the receiver, those of segments not among them. */
+export const RING_SUMMED = 184;
 // Lines 3-6: u64 by drop reason (drops.ts).
 export const RING_DROPS = 192;
 
@@ -201,6 +206,10 @@ export const SCRATCH_LIST = 0x2100;
 export const SCRATCH_SEEN = 0x2200;
 /** Chains found in a ring: AHEAD x {head u32, descriptor u32}, see datapath/ring.ts. */
 export const SCRATCH_CHAINS = 0x2800;
+/** The headers of the frame being segmented, see datapath/segment.ts: 16 B and HEADERS_MAX. */
+export const SCRATCH_HEADERS = 0x3000;
+/** Longest headers a frame to be segmented may have, Ethernet to TCP. */
+export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */

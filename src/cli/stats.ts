@@ -19,7 +19,8 @@ import { printTable } from './table.ts';
 import { duration } from './units.ts';
 
 const HELP = `
-tx is from the guest, rx is to it; bytes are of Ethernet frames without FCS.
+tx is from the guest, rx is to it; bytes are of Ethernet frames without FCS. segmented, segments and
+summed: frames that were cut, and checksums completed, for a guest that did not negotiate the offload.
 `;
 
 interface StatsOptions extends QueryOptions {
@@ -103,6 +104,15 @@ function printStats(cli: Cli, figures: Stats, info: SwitchInfo): void {
   if (drops.length > 0) {
     cli.out.write('\n');
     printTable(cli.out, [{ title: 'port' }, { title: 'drop reason' }, right('frames')], drops);
+  }
+  const offloads = figures.ports.filter((p) => p.segmented + p.summed > 0);
+  if (offloads.length > 0) {
+    cli.out.write('\n');
+    printTable(
+      cli.out,
+      [{ title: 'port' }, right('segmented'), right('segments'), right('summed')],
+      offloads.map((p) => [p.port, p.segmented, p.segments, p.summed]),
+    );
   }
   cli.out.write('\n');
   printTable(

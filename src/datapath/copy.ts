@@ -1,4 +1,4 @@
-// The one copy.
+// The one copy (beside the one that sums, checksum.ts).
 
 /**
  * Above this many bytes the engine's memory.copy is used: in L1 it wins from there on, further out the
@@ -47,44 +47,4 @@ export function copy(to: u32, from: u32, len: u32): void {
     from += 2;
   }
   if (len & 1) store<u8>(to, load<u8>(from));
-}
-
-// A cursor over segments {linear u32, len u32}; reads and writes go through it in order.
-let readAt: u32 = 0;
-let readLeft: u32 = 0;
-let readNext: u32 = 0;
-
-/** Starts a cursor at segment `segments`; the caller never reads past the last one. */
-export function openRead(segments: u32): void {
-  readNext = segments;
-  readLeft = 0;
-}
-
-/** Copies the next `len` bytes of the cursor to `to`. */
-export function readInto(to: u32, len: u32): void {
-  while (len > 0) {
-    if (readLeft == 0) {
-      readAt = load<u32>(readNext);
-      readLeft = load<u32>(readNext, 4);
-      readNext += 8;
-      continue;
-    }
-    const part = min(len, readLeft);
-    copy(to, readAt, part);
-    to += part;
-    readAt += part;
-    readLeft -= part;
-    len -= part;
-  }
-}
-
-/**
- * Takes the cursor's unread rest: the current segment is cut to what is left of it, in place.
- * Returns the address of the first unread segment.
- */
-export function closeRead(): u32 {
-  if (readLeft == 0) return readNext;
-  store<u32>(readNext - 8, readAt);
-  store<u32>(readNext - 8, readLeft, 4);
-  return readNext - 8;
 }

@@ -48,7 +48,7 @@ import {
   relink,
   remember,
 } from './driver-records';
-import { acquire, publish } from './layout';
+import { publish } from './layout';
 import { advance } from './packed';
 
 const SLOT: u32 = WRAP - 1;
@@ -68,48 +68,52 @@ function slotAt(drv: u32, position: u32): u32 {
   return load<u32>(drv, DRV_DESC) + (position & SLOT) * 16;
 }
 
-/** Writes the descriptor at `position` and makes it available, the first of a batch later. */
-function put(drv: u32, position: u32, linear: u32, len: u32, id: u32, flags: u32): void {
-  const at = slotAt(drv, position);
-  flags |= position & WRAP ? DESC_F_AVAIL : DESC_F_USED;
-  store<u64>(at, <u64>linear + load<u64>(drv, DRV_BIAS));
-  if (position == load<u32>(drv, DRV_PUBLISHED)) {
-    store<u32>(at, len, 8);
-    store<u16>(at, <u16>id, 12);
-    store<u32>(drv, flags, DRV_FIRST_FLAGS);
-  } else {
-    store<u64>(at, <u64>len | ((<u64>id) << 32) | ((<u64>flags) << 48), 8);
-  }
-}
-
 export function packedAdd(drv: u32, segments: u32, n: u32, token: u32, indirect: bool): i32 {
   const takes: u32 = indirect ? 1 : n;
   if (takes > load<u32>(drv, DRV_FREE_COUNT)) return -1;
   const id = load<u32>(drv, DRV_FREE);
+  const ring = load<u32>(drv, DRV_DESC);
   const size = load<u32>(drv, DRV_SIZE);
+  const bias = load<u64>(drv, DRV_BIAS);
+  const published = load<u32>(drv, DRV_PUBLISHED);
+  const table = load<u32>(drv, DRV_TABLES) + id * (DRV_TABLE * 16);
+  if (indirect) putTable(table, bias, segments, n);
   let position = load<u32>(drv, DRV_AVAIL_IDX);
-  if (indirect) {
-    const table = load<u32>(drv, DRV_TABLES) + id * (DRV_TABLE * 16);
-    for (let k: u32 = 0; k < n; k++) {
-      const len = load<u32>(segments + k * 8, 4);
-      const flags: u64 = len & SEG_WRITE ? DESC_F_WRITE : 0;
-      const linear = load<u32>(segments + k * 8);
-      store<u64>(table + k * 16, <u64>linear + load<u64>(drv, DRV_BIAS));
-      store<u64>(table + k * 16, <u64>(len & ~SEG_WRITE) | (flags << 48), 8);
+  for (let k: u32 = 0; k < takes; k++) {
+    let linear = table;
+    let len: u32 = n * 16;
+    let flags: u32 = DESC_F_INDIRECT;
+    if (!indirect) {
+      linear = load<u32>(segments + k * 8);
+      len = load<u32>(segments + k * 8, 4);
+      flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
+      len &= ~SEG_WRITE;
     }
-    put(drv, position, table, n * 16, id, DESC_F_INDIRECT);
+    flags |= position & WRAP ? DESC_F_AVAIL : DESC_F_USED;
+    const at = ring + (position & SLOT) * 16;
+    store<u64>(at, <u64>linear + bias);
+    if (position == published) {
+      store<u32>(at, len, 8);
+      store<u16>(at, <u16>id, 12);
+      store<u32>(drv, flags, DRV_FIRST_FLAGS);
+    } else {
+      store<u64>(at, <u64>len | ((<u64>id) << 32) | ((<u64>flags) << 48), 8);
+    }
     position = advance(position, 1, size);
-  } else {
-    for (let k: u32 = 0; k < n; k++) {
-      const len = load<u32>(segments + k * 8, 4);
-      const flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
-      put(drv, position, load<u32>(segments + k * 8), len & ~SEG_WRITE, id, flags);
-      position = advance(position, 1, size);
-    }
   }
   store<u32>(drv, position, DRV_AVAIL_IDX);
   remember(drv, id, token, takes, <u32>load<u16>(recordAt(drv, id), LINK));
   return id;
+}
+
+/** An indirect table is read from end to end: no NEXT in it (§2.8.7). */
+function putTable(table: u32, bias: u64, segments: u32, n: u32): void {
+  for (let k: u32 = 0; k < n; k++) {
+    const len = load<u32>(segments + k * 8, 4);
+    const flags: u64 = len & SEG_WRITE ? DESC_F_WRITE : 0;
+    store<u64>(table + k * 16, <u64>load<u32>(segments + k * 8) + bias);
+    store<u64>(table + k * 16, <u64>(len & ~SEG_WRITE) | (flags << 48), 8);
+  }
 }
 
 export function packedPublish(drv: u32): bool {
@@ -131,16 +135,29 @@ export function packedPublish(drv: u32): bool {
   return event >= from && event < <i32>(position & SLOT);
 }
 
-export function packedUsed(drv: u32): bool {
-  const position = load<u32>(drv, DRV_LAST_USED);
-  const used: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
-  return (acquire(slotAt(drv, position) + FLAGS) & (DESC_F_AVAIL | DESC_F_USED)) == used;
+/** {len u32, id u16, flags u16} at `position`, in one load: the length and id are the flags' own. */
+function restAt(drv: u32, position: u32): u64 {
+  return atomic.load<u64>(slotAt(drv, position), 8);
 }
 
-/** {id u32, len u32} of the next used descriptor; follows `packedUsed`, whose load is the acquire. */
+function isUsed(rest: u64, position: u32): bool {
+  const used: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
+  return (<u32>(rest >> 48) & (DESC_F_AVAIL | DESC_F_USED)) == used;
+}
+
+function idOf(rest: u64): u32 {
+  return <u32>(rest >> 32) & 0xffff;
+}
+
+export function packedUsed(drv: u32): bool {
+  const position = load<u32>(drv, DRV_LAST_USED);
+  return isUsed(restAt(drv, position), position);
+}
+
+/** {id u32, len u32} of the next used descriptor; there is one. */
 export function packedElement(drv: u32): u64 {
-  const rest = load<u64>(slotAt(drv, load<u32>(drv, DRV_LAST_USED)), 8);
-  return ((rest >> 32) & 0xffff) | (rest << 32);
+  const rest = restAt(drv, load<u32>(drv, DRV_LAST_USED));
+  return <u64>idOf(rest) | (rest << 32);
 }
 
 /** Past the chain at the used position, which takes `by` slots. */
@@ -150,18 +167,18 @@ export function packedAdvance(drv: u32, by: u32): void {
 }
 
 export function packedPop(drv: u32): i32 {
-  if (!packedUsed(drv)) return -1;
-  const element = packedElement(drv);
-  const id = <u32>element;
-  store<u32>(drv, <u32>(element >> 32), DRV_LEN);
+  const position = load<u32>(drv, DRV_LAST_USED);
+  const rest = restAt(drv, position);
+  if (!isUsed(rest, position)) return -1;
+  const id = idOf(rest);
   const takes = outstanding(drv, id);
+  store<u32>(drv, <u32>rest, DRV_LEN);
+  // How long a chain was that nobody knows? One slot, so that the next call looks further.
+  packedAdvance(drv, takes == IDLE ? 1 : takes);
   if (takes == IDLE) {
-    // How long that chain was nobody knows: one slot, so that the next call looks further.
-    packedAdvance(drv, 1);
     countError(drv);
     return -1;
   }
-  packedAdvance(drv, takes);
   relink(drv, id, id);
   return forget(drv, id, takes);
 }

@@ -17,7 +17,7 @@ import {
   DRV_SIZE,
   NO_BATCH,
 } from '../abi/driver';
-import { RINGF_EVENT_IDX, RINGF_IN_ORDER, RINGF_PACKED } from '../abi/layout';
+import { RINGF_EVENT_IDX, RINGF_PACKED } from '../abi/layout';
 
 export const LINK: u32 = 4;
 export const TAKES: u32 = 6;
@@ -29,10 +29,6 @@ export function recordAt(drv: u32, n: u32): u32 {
 
 export function isPacked(drv: u32): bool {
   return (load<u32>(drv, DRV_FLAGS) & RINGF_PACKED) != 0;
-}
-
-export function inOrder(drv: u32): bool {
-  return (load<u32>(drv, DRV_FLAGS) & RINGF_IN_ORDER) != 0;
 }
 
 export function hasEvents(drv: u32): bool {

@@ -1,7 +1,7 @@
 // Split virtqueue, driver side (virtio 1.2 §2.7). driver.ts says what the functions do.
 //
 // Chains are linked and written completely before the avail index moves. With IN_ORDER descriptors
-// are taken in ring order (§2.7.5: `next` is the slot behind, which is how fresh records are linked).
+// are taken in ring order (§2.7.5.2: `next` is the slot behind, which is how fresh records are linked).
 
 import {
   DRV_AVAIL,
@@ -61,20 +61,26 @@ export function splitAdd(drv: u32, segments: u32, n: u32, token: u32, indirect: 
   if (takes > load<u32>(drv, DRV_FREE_COUNT)) return -1;
   const table = load<u32>(drv, DRV_DESC);
   const head = load<u32>(drv, DRV_FREE);
-  const target = indirect ? load<u32>(drv, DRV_TABLES) + head * (DRV_TABLE * 16) : table;
-  let i: u32 = indirect ? 0 : head;
   let rest = head;
-  for (let k: u32 = 0; k < n; k++) {
-    const len = load<u32>(segments + k * 8, 4);
-    const flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
-    const linear = load<u32>(segments + k * 8);
-    rest = indirect ? k + 1 : <u32>load<u16>(recordAt(drv, i), LINK);
-    putDescriptor(target + i * 16, drv, linear, len & ~SEG_WRITE, flags, k + 1 < n ? rest : 0);
-    i = rest;
-  }
   if (indirect) {
-    putDescriptor(table + head * 16, drv, target, n * 16, DESC_F_INDIRECT, 0);
+    const inner = load<u32>(drv, DRV_TABLES) + head * (DRV_TABLE * 16);
+    for (let k: u32 = 0; k < n; k++) {
+      const len = load<u32>(segments + k * 8, 4);
+      const flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
+      const linear = load<u32>(segments + k * 8);
+      putDescriptor(inner + k * 16, drv, linear, len & ~SEG_WRITE, flags, k + 1);
+    }
+    putDescriptor(table + head * 16, drv, inner, n * 16, DESC_F_INDIRECT, 0);
     rest = <u32>load<u16>(recordAt(drv, head), LINK);
+  } else {
+    for (let k: u32 = 0; k < n; k++) {
+      const i = rest;
+      const len = load<u32>(segments + k * 8, 4);
+      const flags = (len & SEG_WRITE ? DESC_F_WRITE : 0) | (k + 1 < n ? DESC_F_NEXT : 0);
+      const linear = load<u32>(segments + k * 8);
+      rest = <u32>load<u16>(recordAt(drv, i), LINK);
+      putDescriptor(table + i * 16, drv, linear, len & ~SEG_WRITE, flags, k + 1 < n ? rest : 0);
+    }
   }
   remember(drv, head, token, takes, rest);
   const idx = load<u32>(drv, DRV_AVAIL_IDX);
@@ -102,21 +108,28 @@ export function splitUsed(drv: u32): bool {
   return acquire(load<u32>(drv, DRV_USED) + 2) != load<u32>(drv, DRV_LAST_USED);
 }
 
-/** {id u32, len u32} of the next used element. */
-export function splitElement(drv: u32): u64 {
-  const slot = load<u32>(drv, DRV_LAST_USED) & (load<u32>(drv, DRV_SIZE) - 1);
+/** {id u32, len u32} of used element `position`. */
+function elementAt(drv: u32, position: u32): u64 {
+  const slot = position & (load<u32>(drv, DRV_SIZE) - 1);
   return load<u64>(load<u32>(drv, DRV_USED) + 4 + slot * 8);
 }
 
+/** {id u32, len u32} of the next used element; there is one. */
+export function splitElement(drv: u32): u64 {
+  return elementAt(drv, load<u32>(drv, DRV_LAST_USED));
+}
+
+/** Past one used element. */
 export function splitAdvance(drv: u32): void {
   store<u32>(drv, (load<u32>(drv, DRV_LAST_USED) + 1) & 0xffff, DRV_LAST_USED);
 }
 
 export function splitPop(drv: u32): i32 {
-  if (!splitUsed(drv)) return -1;
-  const element = splitElement(drv);
+  const last = load<u32>(drv, DRV_LAST_USED);
+  if (acquire(load<u32>(drv, DRV_USED) + 2) == last) return -1;
+  const element = elementAt(drv, last);
   const head = <u32>element;
-  splitAdvance(drv);
+  store<u32>(drv, (last + 1) & 0xffff, DRV_LAST_USED);
   store<u32>(drv, <u32>(element >> 32), DRV_LEN);
   const takes = outstanding(drv, head);
   if (takes == IDLE) {

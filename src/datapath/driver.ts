@@ -9,6 +9,7 @@ import {
   DRV_AVAIL_IDX,
   DRV_BATCH,
   DRV_BATCH_LEN,
+  DRV_FLAGS,
   DRV_LEN,
   DRV_OLDEST,
   DRV_PUBLISHED,
@@ -16,6 +17,7 @@ import {
   DRV_TABLE,
   NO_BATCH,
 } from '../abi/driver';
+import { RINGF_IN_ORDER, RINGF_PACKED } from '../abi/layout';
 import {
   packedAdd,
   packedAdvance,
@@ -27,15 +29,7 @@ import {
   packedReset,
   packedUsed,
 } from './driver-packed';
-import {
-  countError,
-  forget,
-  IDLE,
-  inOrder,
-  isPacked,
-  outstanding,
-  resetRecords,
-} from './driver-records';
+import { countError, forget, IDLE, isPacked, outstanding, resetRecords } from './driver-records';
 import {
   splitAdd,
   splitAdvance,
@@ -85,13 +79,14 @@ export function drvUsed(drv: u32): bool {
  * Returns its token, or -1 when there is none.
  */
 export function drvPop(drv: u32): i32 {
-  if (inOrder(drv)) return popInOrder(drv);
-  return isPacked(drv) ? packedPop(drv) : splitPop(drv);
+  const flags = load<u32>(drv, DRV_FLAGS);
+  if ((flags & (RINGF_PACKED | RINGF_IN_ORDER)) == 0) return splitPop(drv);
+  return flags & RINGF_IN_ORDER ? popInOrder(drv) : packedPop(drv);
 }
 
 /**
  * With IN_ORDER one used element may stand for all chains up to the one it names (virtio 1.2
- * §2.7.9, §2.8.9): they come back one by one, oldest first. What the device wrote into those it
+ * §2.7.9, §2.8.8): they come back one by one, oldest first. What the device wrote into those it
  * passed over it did not say: DRV_LEN is 0.
  */
 function popInOrder(drv: u32): i32 {

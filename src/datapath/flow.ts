@@ -5,7 +5,7 @@
 // last transmitted it. A flow never heard goes by the hash over the enabled pairs.
 
 import { FLOW_BASE, FLOW_ENTRIES, PORT_RX_LIST, SCRATCH_OUT } from '../abi/layout';
-import { openRead, readInto } from './copy';
+import { openRead, readInto } from './cursor';
 import { ADDR, ETH, KEPT, LEN, PARTS, REST } from './frame';
 import { portAt, scratch } from './layout';
 

@@ -27,10 +27,12 @@ import {
   F_HOST_ECN,
   F_HOST_TSO4,
   F_HOST_TSO6,
+  F_HOST_USO,
   GSO_ECN,
   GSO_NONE,
   GSO_TCPV4,
   GSO_TCPV6,
+  GSO_UDP_L4,
   HDR_CSUM_OFFSET,
   HDR_CSUM_START,
   HDR_F_NEEDS_CSUM,
@@ -38,7 +40,7 @@ import {
   HDR_GSO_TYPE,
 } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes } from './chain';
-import { closeRead, openRead, readInto } from './copy';
+import { closeRead, openRead, readInto } from './cursor';
 import {
   ADDR,
   COUNT,
@@ -190,23 +192,26 @@ function checkHeader(frame: u32, features: u64): void {
   let allowed = false;
   if (kind == GSO_TCPV4) allowed = (features & (1 << F_HOST_TSO4)) != 0;
   else if (kind == GSO_TCPV6) allowed = (features & (1 << F_HOST_TSO6)) != 0;
+  else if (gso == GSO_UDP_L4) allowed = ((features >> F_HOST_USO) & 1) != 0;
   if (gso & GSO_ECN && !(features & (1 << F_HOST_ECN))) allowed = false;
-  // TCP's header must lie in the frame, its checksum where TCP keeps it.
+  // TCP's or UDP's header must lie in the frame, the checksum where it keeps it.
+  const udp = kind == GSO_UDP_L4;
   if (
     !allowed ||
     flags == 0 ||
     load<u16>(frame, HDR + HDR_GSO_SIZE) == 0 ||
-    offset != 16 ||
-    start + 20 > len ||
+    offset != <u32>(udp ? 6 : 16) ||
+    start + <u32>(udp ? 8 : 20) > len ||
     !ethertypeFits(frame, kind)
   ) {
     drop(frame, DROP_TX_BAD_HEADER);
   }
 }
 
-/** IPv4 for TSO4, IPv6 for TSO6; behind a VLAN tag the type lies past the bytes kept: let it be. */
+/** IPv4 for TSO4, IPv6 for TSO6, either for USO; behind a VLAN tag the type lies past the bytes kept: let it be. */
 function ethertypeFits(frame: u32, kind: u32): bool {
   const type = bswap<u16>(load<u16>(frame, ETH + 12));
   if (type == 0x8100 || type == 0x88a8) return true;
-  return type == (kind == GSO_TCPV4 ? 0x0800 : 0x86dd);
+  if (type == 0x0800) return kind != GSO_TCPV6;
+  return type == 0x86dd && kind != GSO_TCPV4;
 }

@@ -7,6 +7,7 @@ export function init(id: u32): void {
   setWorker(id);
 }
 
+export { addSum, closeSum, complement, copySum, openSum, sumOf } from './checksum';
 export { copy } from './copy';
 export { drvAdd, drvArm, drvDisarm, drvPop, drvPublish, drvReset, drvUsed } from './driver';
 export { fdbExpire, fdbLearn, fdbLookup } from './fdb';

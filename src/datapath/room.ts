@@ -8,12 +8,15 @@
 // in one go, line after line, and visible with one store after the last copy (`closeRoom`). The
 // driver looks at those lines meanwhile; writing them frame by frame would fetch each back and forth.
 
+import { DROP_RX_BAD_CHAIN, DROP_RX_DOWN, DROP_RX_FULL, DROP_RX_TOO_SMALL } from '../abi/drops';
 import {
   AHEAD,
+  RING_BROKEN,
   RING_FLAGS,
   RING_LAST_AVAIL,
   RING_PORT,
   RING_SIZE,
+  RING_STATE,
   RING_USED_IDX,
   RINGF_MRG,
   SCRATCH_BUFFERS,
@@ -22,7 +25,7 @@ import {
 } from '../abi/layout';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes } from './chain';
-import { scratch } from './layout';
+import { countDrop, scratch } from './layout';
 import { translate } from './memory';
 import {
   chainAt,
@@ -65,7 +68,9 @@ export function openRoom(ring: u32, n: u32): void {
   written = 0;
   taken = 0;
   gathered = 0;
-  available = packed ? u32.MAX_VALUE : ready(ring, 1);
+  // What a packed ring holds is seen as it is taken; a guest that keeps refilling it, against the
+  // rules, does not keep us.
+  available = packed ? size : ready(ring, 1);
   position = load<u32>(ring, RING_LAST_AVAIL);
   first = load<u32>(ring, RING_USED_IDX);
   used = first;
@@ -133,7 +138,7 @@ function writeUsed(): void {
 // makeRoom's answers besides a number of buffers.
 /** Not posted yet, or the ring was latched. */
 export const ROOM_NONE: i32 = 0;
-/** A malformed chain, the last of those looked at: `returnRoom`. */
+/** A malformed chain, the last of those looked at. */
 export const ROOM_BAD: i32 = -1;
 export const ROOM_SMALL: i32 = -2;
 
@@ -191,8 +196,22 @@ export function takeRoom(buffers: u32, len: u32): void {
  * Gives what makeRoom looked at back empty: nothing else would ever take a bad chain away. It costs
  * the frame; one walk a frame bounds what a ring full of bad chains can cost us.
  */
-export function returnRoom(): void {
+function returnRoom(): void {
   for (let k: u32 = 0; k < looked; k++) takeBuffer(0);
+}
+
+/** Counts `n` frames that makeRoom's `answer`, not a number of buffers, keeps from the guest. */
+export function refuse(ring: u32, answer: i32, n: u32): void {
+  let reason: u32 = DROP_RX_FULL;
+  if (answer == ROOM_BAD) {
+    returnRoom();
+    reason = DROP_RX_BAD_CHAIN;
+  } else if (answer == ROOM_SMALL) {
+    reason = DROP_RX_TOO_SMALL;
+  } else if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
+    reason = DROP_RX_DOWN;
+  }
+  countDrop(ring, reason, n);
 }
 
 /** Publishes the burst and calls the guest; without a buffer taken it does nothing. */

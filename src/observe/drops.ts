@@ -17,8 +17,7 @@ const REASONS: readonly (readonly [name: string, help: string])[] = [
   ['rx_too_small', 'the receiver posted buffers too small for the frame'],
   ['rx_bad_chain', 'a receive buffer is malformed; it went back empty'],
   ['rx_mtu', "the frame is larger than the receiver's MTU"],
-  ['rx_no_csum', 'the checksum is left to the receiver, which did not negotiate that'],
-  ['rx_no_tso', 'the frame is to be segmented by the receiver, which did not negotiate that'],
+  ['rx_bad_gso', 'the frame is to be segmented, and its headers do not allow it'],
 ];
 
 /** Counter names by DROP_* index. */

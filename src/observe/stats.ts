@@ -8,6 +8,9 @@ import {
   RING_DROPS,
   RING_FRAMES,
   RING_KICKS,
+  RING_SEGMENTED,
+  RING_SEGMENTS,
+  RING_SUMMED,
   SWITCH_FDB_COUNT,
   SWITCH_FDB_FULL,
   SWITCH_FDB_MOVES,
@@ -79,6 +82,9 @@ function portStats(port: string, rings: readonly Ring[]): PortStats {
     kicks: sum(true, RING_KICKS) + sum(false, RING_KICKS),
     calls: sum(true, RING_CALLS) + sum(false, RING_CALLS),
     txBursts: sum(true, RING_BURSTS),
+    segmented: sum(false, RING_SEGMENTED),
+    segments: sum(false, RING_SEGMENTS),
+    summed: sum(false, RING_SUMMED),
     drops,
   };
 }

@@ -22,6 +22,7 @@ import {
 import { MAX_REGIONS, PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE } from '../abi/layout.ts';
 import {
   DESC_SIZE,
+  EVENT_SIZE,
   F_CTRL_VQ,
   F_GUEST_ANNOUNCE,
   F_IN_ORDER,
@@ -77,8 +78,9 @@ export interface LocalOptions {
 /** Bytes from the queue's start to each part and to the indirect tables behind them. */
 function layout(size: number, packed: boolean) {
   const avail = size * DESC_SIZE;
-  const used = roundUp(avail + (packed ? 4 : 6 + size * 2), 4);
-  return { desc: 0, avail, used, tables: roundUp(used + (packed ? 4 : 6 + size * 8), PAGE) };
+  const used = roundUp(avail + (packed ? EVENT_SIZE : 6 + size * 2), 4);
+  const end = used + (packed ? EVENT_SIZE : 6 + size * 8);
+  return { desc: 0, avail, used, tables: roundUp(end, PAGE) };
 }
 
 /** Throws RangeError, naming the port, on a ring size that the format cannot have. */

@@ -31,6 +31,8 @@ export interface TrafficPair {
 
 /** How long no frame must move before the streams count as drained, milliseconds. */
 const QUIET = 50;
+/** The same while frames are on their way: threads may wait for a CPU, and a broken ring forever. */
+const STUCK = 5000;
 
 /**
  * Adds two memory ports to `host` and starts their guests, each sending to the other.
@@ -52,14 +54,15 @@ export function startTraffic(host: TrafficHost, options: TrafficPairOptions = {}
     counts,
     async drain() {
       for (const guest of guests) guest.halt();
-      let last: TrafficCounts[] = [];
-      const moved = (now: TrafficCounts[]) =>
-        now.some((c, i) => c.sent !== last[i]?.sent || c.received !== last[i]?.received);
-      while (moved(counts())) {
-        last = counts();
+      let last = -1;
+      for (let quiet = 0; ; ) {
+        const moved = counts().reduce((sum, { sent, received }) => sum + sent + received, 0);
+        quiet = moved === last ? quiet + QUIET : 0;
+        const waiting = guests.some(({ outstanding }) => outstanding > 0);
+        if (quiet >= (waiting ? STUCK : QUIET)) return counts();
+        last = moved;
         await new Promise((resolve) => setTimeout(resolve, QUIET));
       }
-      return counts();
     },
     stop: () => thread.stop(),
   };

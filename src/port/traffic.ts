@@ -13,6 +13,7 @@ import {
   GUEST_ID,
   GUEST_LENGTH,
   GUEST_MAC,
+  GUEST_OUT,
   GUEST_PEER_MAC,
   GUEST_RECEIVED,
   GUEST_REORDERED,
@@ -117,6 +118,11 @@ export class TrafficGuest {
       foreign: count(GUEST_FOREIGN),
       sleeps: count(GUEST_SLEEPS),
     };
+  }
+
+  /** Frames sent that the switch has not done with. */
+  get outstanding(): number {
+    return this.#control.get(this.block + GUEST_OUT);
   }
 
   /** Sends no more; what is on its way still arrives. */

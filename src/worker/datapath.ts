@@ -14,6 +14,12 @@ export interface Datapath {
   fdbExpire(before: number, port: number): number;
   translate(port: number, gpa: bigint, len: number): number;
   copy(to: number, from: number, len: number): void;
+  copySum(to: number, from: number, len: number): bigint;
+  sumOf(from: number, len: number): bigint;
+  complement(sum: bigint): number;
+  openSum(sum: bigint): void;
+  addSum(sum: bigint, len: number): void;
+  closeSum(): bigint;
   drvReset(drv: number): void;
   drvAdd(drv: number, segments: number, n: number, token: number, indirect: number): number;
   drvPublish(drv: number): number;

@@ -29,6 +29,9 @@ function reading(second: number, frames: number, load: number): Stats {
     kicks: 0,
     calls: 0,
     txBursts: frames / 32,
+    segmented: 0,
+    segments: 0,
+    summed: 0,
     drops: { full: frames / 100, other: frames / 100 } as Record<string, number>,
   };
   const worker = { worker: 0, polls: 0, frames, nsPerFrame: 61.4, load, sleeps: 0 };

@@ -66,6 +66,7 @@ describe('a running switch', () => {
     assert.match((await run(['rings'])).out, /^ a ring 1: descriptor index 900 of 256$/m);
     const stats = await run(['stats']);
     assert.match(stats.out, /^ a {5}no-buffer +\d+$/m);
+    assert.match(stats.out, /^ port {2}segmented {2}segments {2}summed\n a +11 +495 +7$/m);
     assert.match(stats.out, /lab up \d+s$/m);
 
     for (const query of ['ports', 'fdb', 'rings', 'stats']) {

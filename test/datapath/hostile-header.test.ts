@@ -6,7 +6,9 @@ import {
   F_CSUM,
   F_GUEST_CSUM,
   F_GUEST_TSO4,
+  F_HOST_ECN,
   F_HOST_TSO4,
+  F_HOST_USO,
   F_VERSION_1,
   GSO_ECN,
   GSO_TCPV4,
@@ -21,6 +23,8 @@ import { features, PLAIN } from './rig.ts';
 describe('hostile virtio headers', () => {
   const TSO = features(F_VERSION_1, F_CSUM, F_HOST_TSO4);
   const tso: HeaderSpec = { flags: 1, gso: GSO_TCPV4, gsoSize: 1448, start: 34, offset: 16 };
+  const USO = TSO | features(F_HOST_USO, F_HOST_ECN);
+  const uso: HeaderSpec = { ...tso, gso: GSO_UDP_L4, offset: 6 };
   const cases: [string, bigint, HeaderSpec][] = [
     ['NEEDS_CSUM without CSUM', MODERN, { flags: 1, start: 34, offset: 16 }],
     ['csum_start past the end', TSO, { flags: 1, start: 200, offset: 0 }],
@@ -35,7 +39,11 @@ describe('hostile virtio headers', () => {
     ['ECN not negotiated', TSO, { ...tso, gso: GSO_TCPV4 | GSO_ECN }],
     ['ECN alone', TSO, { ...tso, gso: GSO_ECN }],
     ['UFO, never offered', TSO, { ...tso, gso: GSO_UDP, offset: 6 }],
-    ['USO, never offered', TSO, { ...tso, gso: GSO_UDP_L4, offset: 6 }],
+    ['USO not negotiated', TSO, { ...tso, gso: GSO_UDP_L4, offset: 6 }],
+    ['USO with ECN', USO, { ...uso, gso: GSO_UDP_L4 | GSO_ECN }],
+    ['USO with the checksum elsewhere', USO, { ...uso, offset: 16 }],
+    ["UDP's header past the end", USO, { ...uso, start: 193 }],
+    ['USO without NEEDS_CSUM', USO, { ...uso, flags: 0 }],
     ['gso_type 2, which is none', TSO, { ...tso, gso: 2 }],
     ['gso_type 0x7f, which is none', TSO, { ...tso, gso: 0x7f }],
     ['TSO with the checksum elsewhere', TSO, { ...tso, offset: 6 }],

@@ -21,8 +21,9 @@ import {
   RING_STATE,
   RING_USED,
   RING_USED_IDX,
+  RINGF_PACKED,
 } from '../../src/abi/layout.ts';
-import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../src/abi/virtio.ts';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, WRAP } from '../../src/abi/virtio.ts';
 import { ringAddress, ringIndex } from '../../src/memory/control.ts';
 import { DROP_NAMES } from '../../src/observe/drops.ts';
 import { ringFlags } from '../../src/virtio/features.ts';
@@ -251,7 +252,7 @@ export function needEvent(event: number, now: number, old: number): boolean {
   return ((now - event - 1) & 0xffff) < ((now - old) & 0xffff);
 }
 
-/** A block of our own driver (datapath/driver.ts) on the ring of `queue`. */
+/** A block of our own driver (datapath/driver.ts) on the ring of `queue`; of a split one from `start` on. */
 export function driverOn(queue: TestQueue, start = 0): number {
   const { rig } = queue.port;
   const drv = rig.heap(DRV_HEADS + queue.size * DRV_HEAD);
@@ -265,6 +266,11 @@ export function driverOn(queue: TestQueue, start = 0): number {
   set(driver.DRV_TABLES, queue.port.alloc(queue.size * driver.DRV_TABLE * 16, 16));
   rig.control.set64(drv + driver.DRV_BIAS, BigInt.asUintN(64, queue.port.gpa(0)));
   rig.datapath.drvReset(drv);
+  if (flags & RINGF_PACKED) {
+    queue.set(RING_LAST_AVAIL, WRAP);
+    queue.set(RING_USED_IDX, WRAP);
+    return drv;
+  }
   for (const field of [
     driver.DRV_AVAIL_IDX,
     driver.DRV_PUBLISHED,

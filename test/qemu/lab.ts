@@ -211,7 +211,7 @@ export class Lab {
 
 /**
  * Frames sent that were neither delivered nor dropped under a name; less than 0: too many were
- * delivered. A flooded frame is delivered several times, so with over two ports only too few count.
+ * delivered. One that is cut counts as its segments. A flooded frame is delivered several times, so with over two ports only too few count.
  * rx_bad_chain counts buffers, not frames.
  */
 function balance({ ports }: Stats): number {
@@ -219,6 +219,7 @@ function balance({ ports }: Stats): number {
   const sent = sum(ports.map(({ txFrames }) => txFrames));
   const delivered = sum(ports.map(({ rxFrames }) => rxFrames));
   const dropped = sum(ports.map(({ drops }) => sum(Object.values({ ...drops, rx_bad_chain: 0 }))));
-  const missing = sent - delivered - dropped;
+  const cut = sum(ports.map(({ segments, segmented }) => segments - segmented));
+  const missing = sent + cut - delivered - dropped;
   return ports.length > 2 ? Math.max(0, missing) : missing;
 }

@@ -6,7 +6,7 @@ import type { Guest } from '../peers/guest.ts';
 import { configure, iperf } from '../peers/iperf.ts';
 import { waitFor } from '../peers/process.ts';
 import { scenario } from './lab.ts';
-import { A, agree, B, bootPair, copy, ping, pingAll, pinging, reboot } from './pair.ts';
+import { A, agree, B, bootPair, copy, ping, pingAll, pinging, reboot, vlan } from './pair.ts';
 import { udp } from './udp.ts';
 
 /** TCG hashes about 16 MB a second, so the whole GiB takes over a minute. */
@@ -70,10 +70,7 @@ scenario('two guests on a switch', ['qemu'], {}, async (lab, t) => {
       [a, '10.0.5.1'],
       [b, '10.0.5.2'],
     ] as const) {
-      const modules = 'llc stp garp mrp 8021q';
-      await guest.run(`for module in ${modules}; do insmod /modules/$module.ko; done`);
-      await guest.run('vconfig add eth0 5');
-      await configure(guest, `${address}/24`, 'eth0.5');
+      await vlan(guest, 5, `${address}/24`);
     }
     await pingAll(a, '10.0.5.2', 50, '-s 1472');
     assert.ok((await iperf(b, a, '10.0.5.2', { seconds: 1 })) > 0);

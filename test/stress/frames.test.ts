@@ -4,11 +4,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openSwitch, startTraffic } from '../../src/api/index.ts';
-import { checkKinds, finished, KIND_PAIRS, LONG, pairName, verify } from './stress.ts';
+import { checkKinds, finished, KIND_PAIRS, LONG, PACKED, pairName, verify } from './stress.ts';
 
 /** In each direction. */
-const FRAMES = LONG ? 6_250_000 : 600_000;
-const KIND_FRAMES = LONG ? 6_250_000 : 150_000;
+const FRAMES = LONG ? 6_250_000 : 300_000;
+const KIND_FRAMES = LONG ? 6_250_000 : 80_000;
 
 describe('a stream of checked frames', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
   for (const forwarding of ['wire', 'switch'] as const) {
@@ -47,6 +47,22 @@ describe('over every kind of ring', { timeout: LONG ? 7_200_000 : 120_000 }, () 
       try {
         checkKinds(lab, kinds);
         await finished(lab, traffic, KIND_FRAMES);
+        await verify(lab, traffic);
+      } finally {
+        await traffic.stop();
+        await lab.close();
+      }
+    });
+  }
+
+  for (const ringSize of [2, 3, 1000, 32768]) {
+    it(`packed, ${ringSize} entries`, async () => {
+      const lab = await openSwitch();
+      const frames = 5_000;
+      const traffic = startTraffic(lab, { frames, segments: 4, ringSize, features: PACKED });
+      try {
+        assert.ok(lab.rings().every(({ type, size }) => type === 'packed' && size === ringSize));
+        await finished(lab, traffic, frames);
         await verify(lab, traffic);
       } finally {
         await traffic.stop();

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openSwitch } from '../../src/api/index.ts';
 import { TrafficGuest, TrafficThread } from '../../src/port/traffic.ts';
-import { LONG, sleep, state } from './stress.ts';
+import { LONG, PACKED, sleep, state } from './stress.ts';
 
 const ROUNDS = LONG ? 200_000 : 3_000;
 const PAIRS = 4;
@@ -14,13 +14,13 @@ describe('reconfiguration under load', { timeout: LONG ? 7_200_000 : 60_000 }, (
   for (const workers of [1, 2]) {
     it(`queues enabled and disabled at random, workers: ${workers}`, async () => {
       const lab = await openSwitch({ workers });
-      const [a, b] = ['a', 'b'].map((name) =>
-        lab.addMemoryPort({ type: 'memory', name, queues: PAIRS, ringSize: 256 }),
-      );
+      const port = { type: 'memory', queues: PAIRS } as const;
+      const a = lab.addMemoryPort({ ...port, name: 'a', ringSize: 256 });
+      const b = lab.addMemoryPort({ ...port, name: 'b', ringSize: 251, features: PACKED });
       const options = { frames: Number.POSITIVE_INFINITY, segments: 4, length: 200 };
       const guests = [
-        new TrafficGuest(lab.control, a!, b!.info().mac, options),
-        new TrafficGuest(lab.control, b!, a!.info().mac, options),
+        new TrafficGuest(lab.control, a, b.info().mac, options),
+        new TrafficGuest(lab.control, b, a.info().mac, options),
       ];
       const thread = new TrafficThread(lab.control, guests);
       try {
@@ -28,12 +28,12 @@ describe('reconfiguration under load', { timeout: LONG ? 7_200_000 : 60_000 }, (
         for (let round = 0; round < ROUNDS; round++) {
           // All but the TX queues in use: those would only hold their frames back.
           const queue = (round * 7) % (PAIRS * 2);
-          for (const { device } of [a!, b!]) {
+          for (const { device } of [a, b]) {
             if (queue !== 1) device.setVringEnable(queue, round % 3 !== 0);
           }
           if (round % 20 === 0) await sleep(1);
         }
-        for (const { device } of [a!, b!]) {
+        for (const { device } of [a, b]) {
           for (const [queue] of device.rings.entries()) device.setVringEnable(queue, true);
         }
         for (const guest of guests) guest.halt();

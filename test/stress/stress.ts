@@ -33,6 +33,9 @@ export const RING_KINDS: readonly RingKind[] = [false, true].flatMap((packed) =>
   ),
 );
 
+/** A guest's features on packed rings with all that they can do. */
+export const PACKED = RING_KINDS.find(({ packed }) => packed)!.features;
+
 /** Kinds for the two guests: each kind with itself, and split against packed both ways. */
 export const KIND_PAIRS: readonly (readonly [RingKind, RingKind])[] = [
   ...RING_KINDS.map((kind) => [kind, kind] as const),

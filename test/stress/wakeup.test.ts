@@ -6,11 +6,11 @@ import { describe, it } from 'node:test';
 import { openSwitch, startTraffic } from '../../src/api/index.ts';
 import { checkKinds, finished, KIND_PAIRS, LONG, pairName, verify } from './stress.ts';
 
-const ROUNDS = LONG ? 500_000 : 5_000;
+const ROUNDS = LONG ? 500_000 : 8_000;
 
 describe('sleep and kick: no wake-up is lost', { timeout: LONG ? 7_200_000 : 120_000 }, () => {
-  for (const kinds of KIND_PAIRS) {
-    for (const workers of [1, 2]) {
+  for (const [i, kinds] of KIND_PAIRS.entries()) {
+    for (const workers of LONG ? [1, 2] : [1 + (i % 2)]) {
       it(`${pairName(kinds)}, workers: ${workers}`, async () => {
         const lab = await openSwitch({ workers });
         const sizes = kinds.map(({ packed }) => (packed ? 3 : 8)) as [number, number];
@@ -26,8 +26,10 @@ describe('sleep and kick: no wake-up is lost', { timeout: LONG ? 7_200_000 : 120
           checkKinds(lab, kinds);
           await finished(lab, traffic, ROUNDS);
           await verify(lab, traffic);
-          const sleeps = lab.stats().workers.reduce((sum, worker) => sum + worker.sleeps, 0);
-          assert.ok(sleeps > ROUNDS / 100, `only ${sleeps} sleeps: nothing raced`);
+          // On a busy machine the worker's spinning pays, and it sleeps far less than the guests.
+          const slept = lab.stats().workers.reduce((sum, worker) => sum + worker.sleeps, 0);
+          const [{ sleeps }] = traffic.counts();
+          assert.ok(slept > 0 && sleeps > ROUNDS / 100, `${slept} and ${sleeps} sleeps: no race`);
         } finally {
           await traffic.stop();
           await lab.close();

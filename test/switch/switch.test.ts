@@ -7,7 +7,9 @@ import { join } from 'node:path';
 import { afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { PORT_BASE, PORT_PEER, PORT_STRIDE } from '../../src/abi/layout.ts';
+import { F_IN_ORDER, F_RING_PACKED, F_VERSION_1 } from '../../src/abi/virtio.ts';
 import { openSwitch, type Switch } from '../../src/switch/switch.ts';
+import { bit } from '../../src/virtio/features.ts';
 import { openFds } from '../linux/fds.ts';
 
 const directory = tmpdir();
@@ -98,6 +100,27 @@ describe('ports', () => {
       await lab.addPort({ type: 'memory', name: 'a' });
     });
   }
+
+  it('with packed rings may have any ring size from 2 to 32768', async () => {
+    const features = bit(F_VERSION_1) | bit(F_RING_PACKED);
+    for (const ringSize of [2, 3, 1000, 32768]) {
+      const port = lab.addMemoryPort({ type: 'memory', name: `r${ringSize}`, ringSize, features });
+      assert.deepEqual(port.info().features, ['VERSION_1', 'RING_PACKED']);
+    }
+    assert.deepEqual([...new Set(lab.rings().map(({ size }) => size))], [2, 3, 1000, 32768]);
+    for (const ringSize of [1, 32769, 2.5]) {
+      assert.throws(
+        () => lab.addMemoryPort({ type: 'memory', name: 'no', ringSize, features }),
+        /port no: ringSize is .* 2 to 32768/,
+      );
+    }
+  });
+
+  it('have split rings unless asked', () => {
+    const { device } = lab.addMemoryPort({ type: 'memory', name: 'a' });
+    assert.equal(device.features & (bit(F_RING_PACKED) | bit(F_IN_ORDER)), 0n);
+    assert.notEqual(device.offeredFeatures & bit(F_RING_PACKED), 0n);
+  });
 
   it('whose socket cannot be had are refused, and free their index', async () => {
     await assert.rejects(lab.addPort({ type: 'vhost-user', name: 'a', path: '/nowhere/at/all' }));
