@@ -113,9 +113,18 @@ export class Walker {
     if (groups.length > 0) await this.guest.run(`kill -KILL ${groups.join(' ')}`);
   }
 
+  get #packed(): boolean {
+    return this.#lab.portInfo(this.name).features.includes('RING_PACKED');
+  }
+
   // --- steps: each returns what it chose --------------------------------------------------------
 
+  /**
+   * Not with packed rings: with a link off, QEMU drops what the guest sends, and before 8.2 it ends
+   * there, because it takes the wrap counter for a part of the used index.
+   */
   async link(): Promise<string> {
+    if (this.#packed) return `as a pause: ${await this.pause()}`;
     const ms = this.#random.below(200);
     mayDrop(this.guest);
     await this.guest.qmp('set_link', { name: 'net0', up: false });
@@ -207,7 +216,7 @@ export class Walker {
    * with the switch, and QEMU has no better ones: such a card gets its driver anew.
    */
   async port(): Promise<string> {
-    const anew = this.#lab.portInfo(this.name).features.includes('RING_PACKED');
+    const anew = this.#packed;
     await this.stopTraffic();
     if (anew) await this.#unload();
     await this.#lab.check();
