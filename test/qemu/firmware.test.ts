@@ -73,6 +73,8 @@ scenario('firmware first, then Linux, on the same ports', ['qemu'], {}, async (l
     all.catch(() => {});
     await firmwareRuns();
     guests.push(...(await all));
+    // The server left checksums to its card, and the firmware's driver takes none unfinished.
+    for (const { name } of machines) assert.ok(lab.stats(name).summed > 0);
   });
 
   await lab.step(t, "Linux's driver after it", async () => {
@@ -126,8 +128,6 @@ async function bootServer(lab: Lab): Promise<Guest> {
     },
   });
   await configure(b, `${B}/24`);
-  // The firmware's driver takes no partial checksums.
-  await b.run('ethtool -K eth0 tx off');
   await b.run('httpd -h /www; touch /tmp/leases; udhcpd -S /etc/udhcpd.conf');
   return b;
 }

@@ -15,6 +15,13 @@ const PATIENCE = 60_000;
 /** A card's properties, new with every QEMU and every plug. */
 type Card = Record<string, string | number | boolean>;
 
+/** All that there are, none to send with, none to receive with. */
+const OFFLOADS: readonly Card[] = [
+  {},
+  { csum: false, host_tso4: false, host_tso6: false, host_ecn: false },
+  { guest_csum: false, guest_tso4: false, guest_tso6: false, guest_ecn: false },
+];
+
 /** Endless, cut short at any time: pings, a TCP stream each way, and what takes the other's. */
 const TRAFFIC = `
 log=/dev/null
@@ -57,6 +64,7 @@ export class Walker {
       // Without mergeable buffers each holds 64 KiB, and the guest must have them all.
       rx_queue_size: random.pick(mergeable ? [256, 512, 1024] : [256, 512]),
       tx_queue_size: random.pick([256, 512, 1024]),
+      ...random.pick(OFFLOADS),
     };
     return Object.entries(this.#card)
       .map(([key, value]) => `${key}=${value}`)
