@@ -229,6 +229,8 @@ export class Walker {
     if (anew) await this.#unload();
     await this.#lab.check();
     portCountsAnew(this.#lab, this.guest);
+    // Without its back end a card's link is off.
+    mayDrop(this.guest);
     await this.#lab.removePort(this.name);
     await this.startTraffic();
     await this.#lab.port(this.name);
