@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { readSync, writeSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { PAGE, RING_STOPPED } from '../../src/abi/layout.ts';
-import { close, eventfd, memfd } from '../../src/linux/index.ts';
+import { PAGE, RING_RUNNING, RING_STOPPED } from '../../src/abi/layout.ts';
+import { close, dup, eventfd, memfd } from '../../src/linux/index.ts';
 import { openFds } from '../linux/fds.ts';
 import { GUEST_BYTES, PLAIN } from './bench.ts';
 import { ALL, a, BYTES, b, bench, events, pass } from './pair.ts';
@@ -128,6 +128,26 @@ describe('memory', () => {
     assert.deepEqual(seen, canary);
     b.device.addMemRegion({ ...middle, fd });
     for (let i = 0; i < 20; i++) assert.ok(pass());
+  });
+
+  it('a ring whose memory is gone stands still; the others go on', () => {
+    a.open();
+    b.device.setFeatures(PLAIN);
+    const edge = 64 * PAGE;
+    const first = { ...b.region(), size: BigInt(edge) };
+    b.device.addMemRegion(first);
+    b.device.addMemRegion(b.region(edge));
+    for (const queue of [0, 1, 2, 3]) {
+      b.start(queue);
+      b.device.setVringEnable(queue, true);
+    }
+    assert.throws(() => b.device.removeMemRegion(first), /ring 0 lies outside/);
+    const states = b.device.rings.slice(0, 4).map(({ state }) => state);
+    assert.deepEqual(states, [RING_STOPPED, RING_RUNNING, RING_RUNNING, RING_RUNNING]);
+    assert.equal(b.device.up, true);
+    b.device.addMemRegion({ ...first, fd: dup(b.fd) });
+    assert.equal(b.device.rings[0]!.state, RING_RUNNING);
+    assert.ok(pass());
   });
 
   it('a bad region in a table is refused with all fds closed', () => {
