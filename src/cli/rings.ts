@@ -9,7 +9,8 @@ const HELP = `
 rx rings carry frames to the guest, tx rings from it.
 last-avail: the next entry the switch will take; avail: what the guest has posted;
 used: what was given back; waiting: posted and not taken yet. Split rings' indices
-wrap at 65536; a packed ring's are slots, the first with the wrap counter behind it (66:1).
+wrap at 65536; a packed ring's are slots, the first with the wrap counter behind it:
+66:1.
 notify: the guest is asked to kick, since the switch sleeps on this ring.
 `;
 

@@ -19,8 +19,9 @@ import { printTable } from './table.ts';
 import { duration } from './units.ts';
 
 const HELP = `
-tx is from the guest, rx is to it; bytes are of Ethernet frames without FCS. segmented, segments and
-summed: frames that were cut, and checksums completed, for a guest that did not negotiate the offload.
+tx is from the guest, rx is to it; bytes are of Ethernet frames without FCS.
+segmented, segments and summed: frames cut, what they became, and checksums completed for
+a guest that did not negotiate the offload.
 `;
 
 interface StatsOptions extends QueryOptions {

@@ -93,7 +93,14 @@ function ipv6({ extensions, protocol }: PacketSpec, junk: Uint8Array): Uint8Arra
     const header = junk.slice(200 + i, 200 + i + 8 * (1 + (junk[i]! & 3)));
     header[0] = chain[i + 1]!;
     header[1] = header.length / 8 - 1;
-    if (kind === 43) header[3] = 0;
+    if (kind === 43) {
+      header[3] = 0;
+    } else {
+      // One PadN option: a bridge that filters looks at them (RFC 8200 §4.2).
+      header.fill(0, 2);
+      header[2] = 1;
+      header[3] = header.length - 4;
+    }
     return header;
   });
   return concat(ip, ...headers);
