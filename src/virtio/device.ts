@@ -305,13 +305,18 @@ export class NetDevice implements Backend {
     this.#resume([ring]);
   }
 
-  /** Lets halted rings go on, each that can; the port's state is right also when one cannot. */
+  /** Lets halted rings go on, each that can; throws the first refusal once all had their turn. */
   #resume(rings: Ring[]): void {
-    try {
-      for (const ring of rings) this.#apply(ring);
-    } finally {
-      this.#settle();
+    let refusal: unknown;
+    for (const ring of rings) {
+      try {
+        this.#apply(ring);
+      } catch (error) {
+        refusal ??= error;
+      }
     }
+    this.#settle();
+    if (refusal !== undefined) throw refusal;
   }
 
   setVringNum(index: number, num: number): void {

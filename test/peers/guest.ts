@@ -1,9 +1,9 @@
 // A Linux guest in QEMU (TCG: no KVM needed) with a busybox shell to drive it.
 
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { guestImages } from './initramfs.ts';
+import { extraFiles, guestImages } from './initramfs.ts';
 import { sockets } from './nic.ts';
 import { Child, lastLines, removeFolder, temporaryFolder, waitFor } from './process.ts';
 import { type GuestOptions, qemuArguments } from './qemu.ts';
@@ -40,11 +40,19 @@ export class Guest {
     }
     const images = await guestImages();
     const folder = temporaryFolder();
+    let { initrd } = images;
+    if (options.files) {
+      initrd = join(folder, 'initrd');
+      writeFileSync(
+        initrd,
+        Buffer.concat([readFileSync(images.initrd), extraFiles(options.files)]),
+      );
+    }
     // We listen and QEMU connects at its start, so nothing it says is lost.
     const shellSocket = accept(join(folder, 'shell'));
     const qmpSocket = accept(join(folder, 'qmp'));
     await Promise.all([shellSocket.listening, qmpSocket.listening]);
-    const args = qemuArguments(options, images.kernel, images.initrd, folder);
+    const args = qemuArguments(options, images.kernel, initrd, folder);
     const { cpus, netns } = options;
     const qemu = new Child('qemu-system-x86_64', args, { cpus, netns });
     void qemu.exited.then(() => {
@@ -193,7 +201,7 @@ export class Guest {
   #trouble(): string {
     const exit = this.#qemu.exit === undefined ? '' : ` (exited: ${this.#qemu.exit})`;
     const console = lastLines(this.console(), 25);
-    return `--- console of ${this.name}\n${console}\n--- QEMU${exit}\n${this.#qemu.tail(10)}`;
+    return `--- console of ${this.name}\n${console}\n--- QEMU${exit}\n${this.#qemu.tail(40)}`;
   }
 }
 

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { rename, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { guestCache } from './process.ts';
 
 /** In load order: insmod resolves no dependencies. */
@@ -28,6 +28,7 @@ const spareModules = [
   'net/802/garp.ko',
   'net/802/mrp.ko',
   'net/8021q/8021q.ko',
+  'drivers/virtio/virtio_mem.ko',
 ];
 
 const commands = ['iperf3', 'ethtool', 'tcpdump'];
@@ -52,7 +53,7 @@ exec < /dev/ttyS1 > /dev/ttyS1
 printf '\\n@@ready:0@@\\n'
 while read -r id script; do
   if [ "$id" = kill ]; then
-    read -r pid < /tmp/running && kill -KILL -- -$pid
+    read -r pid < /tmp/running && kill -KILL -$pid
   else
     echo "$id $script"
   fi
@@ -136,6 +137,17 @@ function build(moduleRoot: string): Buffer {
     file(`modules/${basename(path)}`, readFileSync(join(moduleRoot, path)));
   }
   return newc(entries);
+}
+
+/** An archive to append to an initramfs: files of ours (values) at the guest's paths (keys). */
+export function extraFiles(files: Record<string, string>): Buffer {
+  const folders = new Set(Object.keys(files).map((path) => dirname(path)));
+  return newc([
+    ...[...folders].map((path) => ({ path, mode: 0o040755, data: Buffer.alloc(0) })),
+    ...Object.entries(files).map(([path, source]) => {
+      return { path, mode: 0o100755, data: readFileSync(source) };
+    }),
+  ]);
 }
 
 interface Entry {

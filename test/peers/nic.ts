@@ -20,6 +20,8 @@ export interface Nic {
    * A vhost-user card gets vectors=0: QEMU 7.2 under TCG crashes when one starts with MSI-X.
    */
   device?: Record<string, string | number | boolean>;
+  /** With QEMU's own network boot ROM. (One named with romfile= does not get the card's ids.) */
+  rom?: boolean;
 }
 
 /** The socket this back end makes, and the one that must exist before QEMU starts, if any. */
@@ -35,7 +37,8 @@ export function nicArguments(nic: Nic, index: number, mac: string): string[] {
   const { backend } = nic;
   const id = `net${index}`;
   const args: string[] = [];
-  const device: Record<string, string | number | boolean> = { netdev: id, mac, romfile: '' };
+  const device: Record<string, string | number | boolean> = { netdev: id, mac };
+  if (!nic.rom) device.romfile = '';
   const netdev = (...parts: (string | undefined | false)[]): void => {
     const [type, ...rest] = parts.filter((part) => typeof part === 'string');
     args.push('-netdev', [type, `id=${id}`, ...rest].join(','));

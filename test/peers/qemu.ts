@@ -8,16 +8,22 @@ export interface GuestOptions {
   name: string;
   /** MiB; 256 by default. */
   memory?: number;
+  /** Room for memory that comes later: DIMM slots, and MiB in all. */
+  growth?: { slots: number; maxMemory: number };
   /**
    * Virtual CPUs; 2 by default. With one, QEMU before 8.1 drops the guest's memory barriers, and
    * kick suppression towards another process may lose wake-ups.
    */
   smp?: number;
   nics?: Nic[];
-  /** Added to QEMU's command line as they are. */
+  /** Added to QEMU's command line as they are, before the cards: buses for them, say. */
   extraArgs?: string[];
   /** Added to the kernel's command line. */
   append?: string;
+  /** Files of ours (values) that the guest finds at these paths (keys), without a leading slash. */
+  files?: Record<string, string>;
+  /** No kernel from QEMU: the firmware's driver gets one over the first card, which has a ROM. */
+  netboot?: boolean;
   /** Exit instead of rebooting; off by default. */
   noReboot?: boolean;
   /** A migration URI to wait on; boot() then returns at once, and run() works after migration. */
@@ -30,6 +36,12 @@ export interface GuestOptions {
   timeoutMs?: number;
 }
 
+/**
+ * The kernel's command line. A panic halts, to be read on the console; it does not reboot. Under TCG
+ * the kernel's crypto self-tests take a fifth of the boot, and once in a while they never end.
+ */
+export const APPEND = 'console=ttyS0 quiet panic=0 mitigations=off cryptomgr.notests';
+
 export function qemuArguments(
   options: GuestOptions,
   kernel: string,
@@ -37,18 +49,16 @@ export function qemuArguments(
   folder: string,
 ): string[] {
   const memory = `${options.memory ?? 256}M`;
+  const { growth } = options;
+  const room = growth ? `,slots=${growth.slots},maxmem=${growth.maxMemory}M` : '';
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-name', options.name],
     ...['-machine', 'q35,memory-backend=mem', '-accel', 'tcg,thread=multi', '-cpu', 'max'],
-    ...['-smp', `${options.smp ?? 2}`, '-m', memory],
+    ...['-smp', `${options.smp ?? 2}`, '-m', `${memory}${room}`],
     ...['-object', `memory-backend-memfd,id=mem,size=${memory},share=on`],
-    ...['-kernel', kernel, '-initrd', initrd],
-    // A panic halts, to be read on the console; it does not reboot. Under TCG the kernel's crypto
-    // self-tests take a fifth of the boot, and once in a while they never end.
-    ...[
-      '-append',
-      `console=ttyS0 quiet panic=0 mitigations=off cryptomgr.notests ${options.append ?? ''}`,
-    ],
+    ...(options.netboot
+      ? []
+      : ['-kernel', kernel, '-initrd', initrd, '-append', `${APPEND} ${options.append ?? ''}`]),
     ...[
       '-chardev',
       `file,id=console,path=${join(folder, 'console')}`,
@@ -64,10 +74,10 @@ export function qemuArguments(
     ],
     ...(options.noReboot ? ['-no-reboot'] : []),
     ...(options.incoming === undefined ? [] : ['-incoming', options.incoming]),
+    ...(options.extraArgs ?? []),
     ...(options.nics ?? []).flatMap((nic, index) =>
       nicArguments(nic, index, nic.mac ?? macOf(options.name, index)),
     ),
-    ...(options.extraArgs ?? []),
   ];
 }
 

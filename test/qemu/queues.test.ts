@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import type { Guest } from '../peers/guest.ts';
-import { iperf } from '../peers/iperf.ts';
+import { iperf, serve } from '../peers/iperf.ts';
+import { waitFor } from '../peers/process.ts';
 import { type Lab, scenario } from './lab.ts';
 import { A, agree, B, bootPair, copy, pingAll } from './pair.ts';
 
@@ -52,6 +53,40 @@ for (const workers of [1, 2]) {
     });
   });
 }
+
+scenario('pairs come and go while iperf3 runs', ['qemu'], {}, async (lab) => {
+  await lab.ports('a', 'b');
+  const [a, b] = await bootPair(lab, { queues: 4 });
+  for (const guest of [a, b]) await combined(guest, 1);
+  const daemon = await serve(b);
+  const client = await a.spawn(`exec iperf3 -c ${B} -P 4 -t 100 --connect-timeout 5000`);
+  const flows = async (): Promise<void> => {
+    const { txFrames, rxFrames } = lab.stats('a');
+    const moved = (): boolean => {
+      const now = lab.stats('a');
+      return now.txFrames > txFrames + 100 && now.rxFrames > rxFrames + 10;
+    };
+    await waitFor(moved, 30_000, 'the streams of iperf3');
+  };
+  await flows();
+  for (const pairs of [4, 1, 4, 2, 1]) {
+    for (const [name, guest] of [
+      ['a', a],
+      ['b', b],
+    ] as const) {
+      await combined(guest, pairs);
+      const enabled = (): boolean => lab.portInfo(name).queuesEnabled === pairs;
+      await waitFor(enabled, 10_000, `${pairs} pairs at ${name}`);
+      await flows();
+    }
+  }
+  assert.ok(await client.running());
+  await client.kill();
+  await daemon.kill();
+  await pingAll(a, B, 50);
+  await pingAll(b, A, 50);
+  await agree(lab, a, b);
+});
 
 async function combined(guest: Guest, pairs: number): Promise<void> {
   await guest.run(`ethtool -L eth0 combined ${pairs}`);

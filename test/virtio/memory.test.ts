@@ -1,9 +1,10 @@
 // Memory that changes under live rings, and what sessions leave behind.
 
 import assert from 'node:assert/strict';
+import { readSync, writeSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { RING_STOPPED } from '../../src/abi/layout.ts';
-import { close, eventfd, memfd } from '../../src/linux/index.ts';
+import { PAGE, RING_RUNNING, RING_STOPPED } from '../../src/abi/layout.ts';
+import { close, dup, eventfd, memfd } from '../../src/linux/index.ts';
 import { openFds } from '../linux/fds.ts';
 import { GUEST_BYTES, PLAIN } from './bench.ts';
 import { ALL, a, BYTES, b, bench, events, pass } from './pair.ts';
@@ -72,6 +73,81 @@ describe('memory', () => {
     a.device.removeMemRegion(region);
     a.device.removeMemRegion(region);
     assert.equal(a.device.regions.bytes, 0);
+  });
+
+  it('a table on another file: nobody touches the old one any more', () => {
+    a.open();
+    b.open();
+    assert.ok(pass());
+    // A frame posted before, its buffer in the old file by then.
+    b.post(0, 2048, true);
+    const bytes = new Uint8Array(GUEST_BYTES);
+    readSync(b.fd, bytes, 0, GUEST_BYTES, 0);
+    const fd = memfd('moved', GUEST_BYTES);
+    writeSync(fd, bytes, 0, GUEST_BYTES, 0);
+    const { fd: old, ...region } = b.region();
+    b.device.setMemTable([{ ...region, fd }]);
+    const canary = bytes.fill(0xa5);
+    writeSync(old, canary, 0, GUEST_BYTES, 0);
+    for (let i = 0; i < 20; i++) assert.ok(pass());
+    const seen = new Uint8Array(GUEST_BYTES);
+    readSync(old, seen, 0, GUEST_BYTES, 0);
+    close(old);
+    assert.deepEqual(seen, canary);
+  });
+
+  it('a region removed under live rings: nobody touches it, and all goes on once it is back', () => {
+    a.open();
+    b.device.setFeatures(PLAIN);
+    // In the middle the buffers of b's ring 0; around it all rings and the other buffers.
+    const [from, to] = [3 * PAGE, 64 * PAGE];
+    const part = (at: number, end: number) => ({
+      ...b.region(at),
+      size: BigInt(end - at),
+    });
+    for (const each of [part(0, from), part(from, to), part(to, GUEST_BYTES)]) {
+      b.device.addMemRegion(each);
+    }
+    for (const queue of [0, 1]) {
+      b.start(queue);
+      b.device.setVringEnable(queue, true);
+    }
+    assert.ok(pass());
+    for (let i = 0; i < 4; i++) b.post(0, 2048, true);
+    const { fd, ...middle } = part(from, to);
+    b.device.removeMemRegion(middle);
+    const canary = new Uint8Array(to - from).fill(0xa5);
+    writeSync(fd, canary, 0, canary.length, from);
+    const before = b.usedIdx(0);
+    for (let i = 0; i < 4; i++) a.post(1, BYTES.length, false, BYTES);
+    bench.settle();
+    // Completed empty, as buffers outside the guest's memory are.
+    assert.equal(b.usedIdx(0), before + 4);
+    const seen = new Uint8Array(canary.length);
+    readSync(fd, seen, 0, seen.length, from);
+    assert.deepEqual(seen, canary);
+    b.device.addMemRegion({ ...middle, fd });
+    for (let i = 0; i < 20; i++) assert.ok(pass());
+  });
+
+  it('a ring whose memory is gone stands still; the others go on', () => {
+    a.open();
+    b.device.setFeatures(PLAIN);
+    const edge = 64 * PAGE;
+    const first = { ...b.region(), size: BigInt(edge) };
+    b.device.addMemRegion(first);
+    b.device.addMemRegion(b.region(edge));
+    for (const queue of [0, 1, 2, 3]) {
+      b.start(queue);
+      b.device.setVringEnable(queue, true);
+    }
+    assert.throws(() => b.device.removeMemRegion(first), /ring 0 lies outside/);
+    const states = b.device.rings.slice(0, 4).map(({ state }) => state);
+    assert.deepEqual(states, [RING_STOPPED, RING_RUNNING, RING_RUNNING, RING_RUNNING]);
+    assert.equal(b.device.up, true);
+    b.device.addMemRegion({ ...first, fd: dup(b.fd) });
+    assert.equal(b.device.rings[0]!.state, RING_RUNNING);
+    assert.ok(pass());
   });
 
   it('a bad region in a table is refused with all fds closed', () => {
