@@ -15,8 +15,8 @@ export interface VhostUserPortOptions {
   /** Queue pairs offered, 1-8. Default 8. */
   queues?: number;
   /**
-   * Largest IP packet the port takes, 68-65535 bytes; the frame around it may have 18 more, for its
-   * Ethernet header and VLAN tags. Default: not limited, not advertised.
+   * Largest IP packet the port takes, 68-65535 bytes; Ethernet header and VLAN tags come on top.
+   * Default: not limited, not advertised.
    */
   mtu?: number;
   /** The MAC printed by `vhop args` for the guest behind this port. Default: derived from the name. */
