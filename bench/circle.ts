@@ -7,10 +7,15 @@ import { Testpmd } from '../test/peers/testpmd.ts';
 import type { Contender } from './contenders.ts';
 import { lineLatency } from './line-latency.ts';
 
+/** Of the generator's rings; the last is packed with VIRTIO_F_IN_ORDER. */
+export const FORMATS = ['split', 'packed', 'in-order'] as const;
+export type RingFormat = (typeof FORMATS)[number];
+
 export interface CircleCase {
   /** Frame length, bytes. */
   size: number;
   mergeable: boolean;
+  format: RingFormat;
   /** Entries in the generator's rings. */
   ring: number;
   /** Seconds measured. */
@@ -43,6 +48,8 @@ export async function circle(contender: Contender, what: CircleCase): Promise<Ci
         ports: sockets.map((virtioUser) => ({
           virtioUser,
           mrgRxbuf: what.mergeable,
+          packed: what.format !== 'split',
+          inOrder: what.format === 'in-order',
           queueSize: what.ring,
         })),
         pages: what.pages,

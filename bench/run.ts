@@ -1,6 +1,6 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
 // Run: npm run bench -- [--cases circle,iperf,offload,paging] [--sizes 64,1518] [--rings 1024]
-//   [--rounds 3] [--seconds 3] [--json]
+//   [--formats split,packed,in-order] [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
 // cache line travels between the two CPUs) stands beside each run; compare near with near.
@@ -10,7 +10,7 @@ import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { VERSION } from '../src/version.ts';
 import { requirePeers } from '../test/peers/process.ts';
-import { type CircleResult, circle } from './circle.ts';
+import { type CircleCase, type CircleResult, circle, FORMATS } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
 import { cutRounds, RECEIVERS, sumRounds } from './offload.ts';
@@ -21,6 +21,7 @@ const { values } = parseArgs({
     cases: { type: 'string', default: 'circle,iperf' },
     sizes: { type: 'string', default: '64,1518' },
     rings: { type: 'string', default: '1024' },
+    formats: { type: 'string', default: 'split' },
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '3' },
     json: { type: 'boolean', default: false },
@@ -56,27 +57,36 @@ async function circles(): Promise<void> {
   // The reference is the last one; ratios are against it, round by round.
   const contenders: Contender[] = [vhop('wire'), vhop('switch'), vhostPmd()];
   const huge = freeHugePages() >= 512;
+  const formats = FORMATS.filter((format) => values.formats.split(',').includes(format));
   for (const ring of values.rings.split(',').map(Number)) {
-    for (const size of values.sizes.split(',').map(Number)) {
-      say(
-        `\n${size} B frames, rings of ${ring}, split, mergeable, ${huge ? 2048 : 4} KiB pages, Mpps both ways`,
-      );
-      const what = { size, ring, mergeable: true, seconds, pages: huge ? 'huge' : 'none' } as const;
-      const all = await inTurn(contenders, (contender) => circle(contender, what));
-      const reference = all.at(-1)!;
-      for (const [i, contender] of contenders.entries()) {
-        const runs = all[i]!;
-        const rate = median(runs.map((r, k) => r.mpps / reference[k]!.mpps));
-        const cost = median(runs.map((r, k) => (reference[k]!.cost ?? 0) / (r.cost ?? Number.NaN)));
-        say(
-          `  ${contender.name.padEnd(20)} ${show(median(runs.map((r) => r.mpps)), 2)} Mpps ` +
-            `(${rate.toFixed(2)}x), ${show(median(runs.map((r) => r.cost ?? Number.NaN)))} ns/frame ` +
-            `(${cost.toFixed(2)}x cheaper)   ${lines(runs)}`,
-        );
+    for (const format of formats) {
+      for (const size of values.sizes.split(',').map(Number)) {
+        const pages = huge ? 'huge' : 'none';
+        await oneCircle(contenders, { size, ring, format, mergeable: true, seconds, pages });
       }
-      results.push({ case: 'circle', size, ring, runs: all });
     }
   }
+}
+
+async function oneCircle(contenders: readonly Contender[], what: CircleCase): Promise<void> {
+  const { size, ring, format, pages } = what;
+  const kib = pages === 'huge' ? 2048 : 4;
+  say(
+    `\n${size} B frames, rings of ${ring}, ${format}, mergeable, ${kib} KiB pages, Mpps both ways`,
+  );
+  const all = await inTurn(contenders, (contender) => circle(contender, what));
+  const reference = all.at(-1)!;
+  for (const [i, contender] of contenders.entries()) {
+    const runs = all[i]!;
+    const rate = median(runs.map((r, k) => r.mpps / reference[k]!.mpps));
+    const cost = median(runs.map((r, k) => (reference[k]!.cost ?? 0) / (r.cost ?? Number.NaN)));
+    say(
+      `  ${contender.name.padEnd(20)} ${show(median(runs.map((r) => r.mpps)), 2)} Mpps ` +
+        `(${rate.toFixed(2)}x), ${show(median(runs.map((r) => r.cost ?? Number.NaN)))} ns/frame ` +
+        `(${cost.toFixed(2)}x cheaper)   ${lines(runs)}`,
+    );
+  }
+  results.push({ case: 'circle', size, ring, format, runs: all });
 }
 
 function lines(runs: readonly CircleResult[]): string {
