@@ -15,7 +15,7 @@ import { Random } from './random.ts';
 import { Walker } from './walker.ts';
 
 const SEED = Number(process.env['VHOP_SEED'] ?? Math.floor(Math.random() * 2 ** 32));
-const STEPS = Number(process.env['VHOP_STEPS'] ?? (LONG ? 1000 : 50));
+const STEPS = Number(process.env['VHOP_STEPS'] ?? (LONG ? 1000 : 75));
 /** Steps from one check to the next. */
 const STRIDE = 5;
 
