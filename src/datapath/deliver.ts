@@ -62,10 +62,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
   let frames: u32 = 0;
   openRoom(ring, n);
   for (let i: u32 = 0; i < n; i++) {
-    if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
-      countDrop(ring, DROP_RX_DOWN, n - i);
-      break;
-    }
+    // Of a ring latched on the way no buffers come any more: `refuse` counts what is left as down.
     const frame = load<u32>(list + i * 4);
     if (!plain || load<u16>(frame, HDR) != 0) {
       const how = treatment(frame, at);
@@ -93,12 +90,12 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
       if (hdrLen == HDR_LEN) store<u16>(linear, 1, HDR_NUM_BUFFERS);
       v128.store(linear + hdrLen, v128.load(frame, ETH));
       let to = linear + hdrLen + KEPT;
-      const parts = load<u32>(frame, PARTS);
-      const end = parts + load<u32>(frame, COUNT) * 8;
-      for (let part = parts; part < end; part += 8) {
+      let part = load<u32>(frame, PARTS);
+      for (let left = load<u32>(frame, COUNT); left > 0; left--) {
         const size = load<u32>(part, 4);
         copy(to, load<u32>(part), size);
         to += size;
+        part += 8;
       }
       takeBuffer(need);
     } else {

@@ -28,7 +28,6 @@ import {
   RING_FLAGS,
   RING_FRAMES,
   RING_PORT,
-  RING_SIZE,
   RING_STATE,
   RING_TO_PAGED,
   RING_USED_IDX,
@@ -43,11 +42,22 @@ import {
 import { deliver } from './deliver';
 import { fdbLearn, fdbLookup } from './fdb';
 import { flowHash, heard, steer } from './flow';
-import { DEST, DEST_DROP, DEST_FLOOD, drop, ETH, frameAt, HASH, HEAD, LEN } from './frame';
+import {
+  DEST,
+  DEST_DROP,
+  DEST_FLOOD,
+  drop,
+  ETH,
+  FRAME_SIZE,
+  frameAt,
+  HASH,
+  HEAD,
+  LEN,
+} from './frame';
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
-import { behind, isPacked, notify, publishUsed, putUsed, ready, usedBase } from './ring';
+import { behind, isPacked, notify, publishUsed, putUsed, ready } from './ring';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
 const FULL_ENOUGH: u32 = 32;
@@ -99,22 +109,15 @@ function complete(ring: u32, n: u32): void {
 
 /** Writes the used entries of `n` chains; returns the position behind them. */
 function giveBack(ring: u32, n: u32): u32 {
-  const packed = isPacked(ring);
-  const base = usedBase(ring);
-  const size = load<u32>(ring, RING_SIZE);
-  const first = load<u32>(ring, RING_USED_IDX);
-  let used = first;
+  const used = load<u32>(ring, RING_USED_IDX);
+  const heads = frameAt(0) + HEAD;
   if (load<u32>(ring, RING_FLAGS) & RINGF_IN_ORDER) {
     // One entry names the last of the batch, and so all (virtio 1.2 §2.7.9): the driver's other lines
     // stay its own.
-    for (let i: u32 = 0; i < n; i++) used = behind(packed, size, used, load<u32>(frameAt(i), HEAD));
-    putUsed(packed, base, size, first, first, load<u32>(frameAt(n - 1), HEAD), 0);
-    return used;
+    putUsed(ring, used, frameAt(n - 1) + HEAD, FRAME_SIZE, 1, false);
+    return behind(ring, used, heads, FRAME_SIZE, n);
   }
-  for (let i: u32 = 0; i < n; i++) {
-    used = putUsed(packed, base, size, first, used, load<u32>(frameAt(i), HEAD), 0);
-  }
-  return used;
+  return putUsed(ring, used, heads, FRAME_SIZE, n, false);
 }
 
 function forward(ring: u32, n: u32): void {

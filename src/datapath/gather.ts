@@ -15,6 +15,9 @@ import {
   MIN_FRAME,
   PORT_FEATURES,
   PORT_HDR_LEN,
+  REGION_GPA,
+  REGION_LINEAR,
+  REGION_SIZE,
   RING_LAST_AVAIL,
   RING_PORT,
   SCRATCH_SEGMENTS,
@@ -58,7 +61,7 @@ import {
   REST,
 } from './frame';
 import { portAt, scratch } from './layout';
-import { translate } from './memory';
+import { firstRegion, translate, within } from './memory';
 import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame } from './pager';
 import { chainAt, heads, isPacked } from './ring';
 import { wantSlots } from './slots';
@@ -75,6 +78,10 @@ export function gather(ring: u32, n: u32): u32 {
   const port = load<u32>(ring, RING_PORT);
   const hdrLen = load<u32>(portAt(port), PORT_HDR_LEN);
   const features = load<u64>(portAt(port), PORT_FEATURES);
+  const region = firstRegion(port);
+  const gpa = load<u64>(region, REGION_GPA);
+  const size = load<u64>(region, REGION_SIZE);
+  const base = load<u32>(region, REGION_LINEAR);
   const packed = isPacked(ring);
   const shift: u64 = packed ? 48 : 32;
   // A packed chain's NEXT flags have been counted in its head word.
@@ -100,7 +107,8 @@ export function gather(ring: u32, n: u32): u32 {
       len >= hdrLen + KEPT &&
       len <= hdrLen + MAX_FRAME
     ) {
-      const linear = translate(port, addr, len);
+      let linear = within(gpa, size, base, addr, len);
+      if (linear == 0) linear = translate(port, addr, len);
       if (linear != 0) {
         store<u32>(frame, linear, ADDR);
         store<u32>(frame, len - hdrLen, LEN);

@@ -26,6 +26,7 @@ import {
   DESC_F_AVAIL,
   DESC_F_NEXT,
   DESC_F_USED,
+  DESC_F_WRITE,
   EVENT_F_DESC,
   EVENT_F_DISABLE,
   EVENT_F_ENABLE,
@@ -49,14 +50,14 @@ function descriptorAt(ring: u32, position: u32): u32 {
   return load<u32>(ring, RING_DESC) + (position & SLOT_BITS) * 16;
 }
 
-/** Whether flags make a descriptor available at a position with this wrap counter. */
-function available(flags: u32, position: u32): bool {
-  const expected: u32 = position & WRAP ? DESC_F_AVAIL : DESC_F_USED;
-  return (flags & (DESC_F_AVAIL | DESC_F_USED)) == expected;
+/** AVAIL and USED flags of a descriptor that is available at a position with this wrap counter. */
+function availableFlags(position: u32): u32 {
+  return position & WRAP ? DESC_F_AVAIL : DESC_F_USED;
 }
 
 function readyAt(ring: u32, position: u32): bool {
-  return available(acquire(descriptorAt(ring, position) + FLAGS), position);
+  const flags = acquire(descriptorAt(ring, position) + FLAGS);
+  return (flags & (DESC_F_AVAIL | DESC_F_USED)) == availableFlags(position);
 }
 
 /** How full a ring is shows only by looking: 0, 1 (some), or a burst when the slot `enough` is. */
@@ -77,36 +78,80 @@ export let packedEnd: u32 = 0;
 export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
   const size = load<u32>(ring, RING_SIZE);
   const table = load<u32>(ring, RING_DESC);
-  const longest = min<u32>(size, MAX_SEGMENTS);
+  let wanted = availableFlags(position);
   for (let i: u32 = 0; i < n; i++) {
     const head = table + (position & SLOT_BITS) * 16;
-    let flags = acquire(head + FLAGS);
-    if (!available(flags, position)) {
+    // {len, id, flags}: acquires the flags, and what is before them.
+    const rest = atomic.load<u64>(head, 8);
+    const flags = <u32>(rest >> 48);
+    if ((flags & (DESC_F_AVAIL | DESC_F_USED)) != wanted) {
       n = i;
       break;
     }
-    let last = head;
     let span: u32 = 1;
-    while (flags & DESC_F_NEXT) {
-      if (span == longest) {
+    let id = <u32>(rest >> 32) & 0xffff;
+    if (flags & DESC_F_NEXT) {
+      span = spanOf(table, size, position);
+      if (span == 0) {
         latch(ring, BROKEN_CHAIN);
         return 0;
       }
-      last = table + (advance(position, span, size) & SLOT_BITS) * 16;
-      flags = <u32>load<u16>(last, FLAGS);
-      span++;
+      id = <u32>load<u16>(table + (advance(position, span - 1, size) & SLOT_BITS) * 16, ID);
     }
-    const id = <u32>load<u16>(last, ID);
     store<u64>(list + i * 8, <u64>(id | (span << 16)) | ((<u64>head) << 32));
     position = advance(position, span, size);
+    wanted = availableFlags(position);
   }
   packedEnd = position;
   return n;
 }
 
+/** Slots of the chain at `position`, whose head has NEXT; 0 when it does not end. */
+function spanOf(table: u32, size: u32, position: u32): u32 {
+  const longest = min<u32>(size, MAX_SEGMENTS);
+  for (let span: u32 = 1; span < longest; span++) {
+    const at = table + (advance(position, span, size) & SLOT_BITS) * 16;
+    if (!(load<u16>(at, FLAGS) & DESC_F_NEXT)) return span + 1;
+  }
+  return 0;
+}
+
+/** Flags of a burst's first used descriptor: they are shown last. */
+let firstFlags: u32 = 0;
+
+export function packedPut(
+  ring: u32,
+  position: u32,
+  heads: u32,
+  stride: u32,
+  n: u32,
+  written: bool,
+): u32 {
+  const table = load<u32>(ring, RING_DESC);
+  const size = load<u32>(ring, RING_SIZE);
+  const first = load<u32>(ring, RING_USED_IDX);
+  for (let i: u32 = 0; i < n; i++) {
+    const word = heads + i * stride;
+    const head = load<u32>(word);
+    const len = written ? load<u32>(word - 4) : 0;
+    const lap: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
+    const flags = lap | (len > 0 ? DESC_F_WRITE : 0);
+    const at = table + (position & SLOT_BITS) * 16;
+    if (position == first) {
+      firstFlags = flags;
+      store<u32>(at, len, 8);
+      store<u16>(at, <u16>head, ID);
+    } else {
+      store<u64>(at, <u64>len | ((<u64>(head & 0xffff)) << 32) | ((<u64>flags) << 48), 8);
+    }
+    position = advance(position, head >> 16, size);
+  }
+  return position;
+}
+
 /** The descriptor at the burst's start becomes used last, and with it all behind it. */
-export function packedPublish(ring: u32, flags: u32): void {
-  publish(descriptorAt(ring, load<u32>(ring, RING_USED_IDX)) + FLAGS, flags);
+export function packedPublish(ring: u32): void {
+  publish(descriptorAt(ring, load<u32>(ring, RING_USED_IDX)) + FLAGS, firstFlags);
 }
 
 export function packedWanted(ring: u32, old: u32): bool {

@@ -12,16 +12,14 @@
 import {
   RING_ARMED,
   RING_CALLS,
-  RING_DESC,
   RING_FLAGS,
   RING_LAST_AVAIL,
   RING_SIGNALLED,
-  RING_USED,
+  RING_SIZE,
   RING_USED_IDX,
   RINGF_PACKED,
   SCRATCH_CHAINS,
 } from '../abi/layout';
-import { DESC_F_AVAIL, DESC_F_USED, DESC_F_WRITE, WRAP } from '../abi/virtio';
 import { signalCall } from './host';
 import { count, indexOf, scratch } from './layout';
 import {
@@ -31,10 +29,19 @@ import {
   packedEnd,
   packedHeads,
   packedPublish,
+  packedPut,
   packedReady,
   packedWanted,
 } from './packed';
-import { splitArm, splitDisarm, splitHeads, splitPublish, splitReady, splitWanted } from './split';
+import {
+  splitArm,
+  splitDisarm,
+  splitHeads,
+  splitPublish,
+  splitPut,
+  splitReady,
+  splitWanted,
+} from './split';
 
 export function isPacked(ring: u32): bool {
   return (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) != 0;
@@ -74,53 +81,37 @@ export function chainAt(i: u32): u32 {
 
 // --- used entries -------------------------------------------------------------------------------
 
-/** Flags of the burst's first used descriptor: a packed ring shows them last. */
-let firstFlags: u32 = 0;
-
-/** Where used entries of this ring are written: kept in a local through a burst. */
-export function usedBase(ring: u32): u32 {
-  return isPacked(ring) ? load<u32>(ring, RING_DESC) : load<u32>(ring, RING_USED) + 4;
-}
-
 /**
- * Writes the used entry at `position` of a burst that began at `first`; returns the next position.
- * `packed`, `base` and `size` are isPacked, usedBase and RING_SIZE of the ring, in locals: loads
- * after a store cannot be hoisted for the caller.
+ * Writes the used entries of `n` chains from `position` on; returns the position behind them. Their
+ * head words are the u32 at `heads` and every `stride` bytes from there; with `written` the u32 before
+ * each is the length written, otherwise that is 0.
  */
 export function putUsed(
-  packed: bool,
-  base: u32,
-  size: u32,
-  first: u32,
+  ring: u32,
   position: u32,
-  head: u32,
-  len: u32,
+  heads: u32,
+  stride: u32,
+  n: u32,
+  written: bool,
 ): u32 {
-  if (!packed) {
-    store<u64>(base + (position & (size - 1)) * 8, <u64>(head & 0xffff) | ((<u64>len) << 32));
-    return behind(packed, size, position, head);
-  }
-  const at = base + (position & (WRAP - 1)) * 16;
-  const lap: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
-  const flags = lap | (len > 0 ? DESC_F_WRITE : 0);
-  if (position == first) {
-    firstFlags = flags;
-    store<u32>(at, len, 8);
-    store<u16>(at, <u16>head, 12);
-  } else {
-    store<u64>(at, <u64>len | ((<u64>(head & 0xffff)) << 32) | ((<u64>flags) << 48), 8);
-  }
-  return behind(packed, size, position, head);
+  return isPacked(ring)
+    ? packedPut(ring, position, heads, stride, n, written)
+    : splitPut(ring, position, heads, stride, n, written);
 }
 
-/** The position behind a chain that begins at `position`. */
-export function behind(packed: bool, size: u32, position: u32, head: u32): u32 {
-  return packed ? advance(position, head >> 16, size) : position + 1;
+/** The position behind `n` chains from `position` on, their heads as for putUsed. */
+export function behind(ring: u32, position: u32, heads: u32, stride: u32, n: u32): u32 {
+  if (!isPacked(ring)) return position + n;
+  const size = load<u32>(ring, RING_SIZE);
+  for (let i: u32 = 0; i < n; i++) {
+    position = advance(position, load<u32>(heads + i * stride) >> 16, size);
+  }
+  return position;
 }
 
 /** Makes the burst's used entries, up to `position`, visible: one store. */
 export function publishUsed(ring: u32, position: u32): void {
-  if (isPacked(ring)) packedPublish(ring, firstFlags);
+  if (isPacked(ring)) packedPublish(ring);
   else splitPublish(ring, position);
   store<u32>(ring, position & 0xffff, RING_LAST_AVAIL);
   store<u32>(ring, position & 0xffff, RING_USED_IDX);

@@ -17,6 +17,9 @@ import {
 } from '../abi/drops';
 import {
   AHEAD,
+  REGION_GPA,
+  REGION_LINEAR,
+  REGION_SIZE,
   RING_BROKEN,
   RING_FLAGS,
   RING_LAST_AVAIL,
@@ -32,7 +35,7 @@ import {
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes } from './chain';
 import { countDrop, scratch } from './layout';
-import { translate } from './memory';
+import { firstRegion, translate, within } from './memory';
 import {
   MISSING_NOTHING,
   MISSING_SLOT,
@@ -42,17 +45,7 @@ import {
   pagesForReceiving,
   tooManyPages,
 } from './pager';
-import {
-  chainAt,
-  heads,
-  headsEnd,
-  isPacked,
-  notify,
-  publishUsed,
-  putUsed,
-  ready,
-  usedBase,
-} from './ring';
+import { chainAt, heads, headsEnd, isPacked, notify, publishUsed, putUsed, ready } from './ring';
 
 const BUFFER: u32 = 16;
 const BUF_LEN: u32 = 4;
@@ -65,11 +58,8 @@ let taken: u32 = 0; // buffers taken
 let gathered: u32 = 0; // buffers gathered, at most AHEAD past `written`
 let available: u32 = 0; // buffers there are at most
 let position: u32 = 0; // ring position behind the last gathered
-let first: u32 = 0; // used position at openRoom
-let used: u32 = 0; // used position now
+let used: u32 = 0; // ring position behind the last written
 let packed: bool = false;
-let base: u32 = 0;
-let size: u32 = 0;
 
 function bufferAt(i: u32): u32 {
   return scratch + SCRATCH_BUFFERS + (i & (AHEAD - 1)) * BUFFER;
@@ -78,23 +68,20 @@ function bufferAt(i: u32): u32 {
 /** Turns to a ring of which about `n` buffers are needed. It may get latched, here and later. */
 export function openRoom(ring: u32, n: u32): void {
   packed = isPacked(ring);
-  base = usedBase(ring);
-  size = load<u32>(ring, RING_SIZE);
   written = 0;
   taken = 0;
   gathered = 0;
   // What a packed ring holds is seen as it is taken; a guest that keeps refilling it, against the
   // rules, does not keep us.
-  available = packed ? size : ready(ring, 1);
+  available = packed ? load<u32>(ring, RING_SIZE) : ready(ring, 1);
   position = load<u32>(ring, RING_LAST_AVAIL);
-  first = load<u32>(ring, RING_USED_IDX);
-  used = first;
+  used = load<u32>(ring, RING_USED_IDX);
   gatherBuffers(ring, n);
 }
 
 /** Gathers buffers up to number `to`, no further than posted and AHEAD. */
 function gatherBuffers(ring: u32, to: u32): void {
-  if (to > written + AHEAD) writeUsed();
+  if (to > written + AHEAD) writeUsed(ring);
   to = min(min(to, available), written + AHEAD);
   if (to <= gathered) return;
   const n = heads(ring, position, to - gathered);
@@ -104,6 +91,10 @@ function gatherBuffers(ring: u32, to: u32): void {
   const shift: u64 = packed ? 48 : 32;
   // A packed chain's NEXT flags have been counted in its head word.
   const telling: u32 = DESC_F_WRITE | DESC_F_INDIRECT | (packed ? 0 : DESC_F_NEXT);
+  const region = firstRegion(port);
+  const gpa = load<u64>(region, REGION_GPA);
+  const size = load<u64>(region, REGION_SIZE);
+  const base = load<u32>(region, REGION_LINEAR);
   pagesAhead();
   for (let i: u32 = 0; i < n; i++) {
     const chain = load<u64>(chainAt(i));
@@ -111,7 +102,11 @@ function gatherBuffers(ring: u32, to: u32): void {
     const addr = load<u64>(descriptor);
     const rest = load<u64>(descriptor, 8);
     const simple = <u32>chain >> 16 == 1 && (<u32>(rest >> shift) & telling) == <u32>DESC_F_WRITE;
-    const linear = simple ? translate(port, addr, <u32>rest) : 0;
+    let linear: u32 = 0;
+    if (simple) {
+      linear = within(gpa, size, base, addr, <u32>rest);
+      if (linear == 0) linear = translate(port, addr, <u32>rest);
+    }
     const buffer = bufferAt(gathered + i);
     store<u64>(buffer, <u64>linear | (rest << 32));
     store<u64>(buffer, chain, BUF_HEAD);
@@ -140,16 +135,13 @@ export function takeBuffer(len: u32): void {
   taken++;
 }
 
-/** Writes the used entries of all buffers taken. */
-function writeUsed(): void {
-  let at = used;
-  for (let i = written; i < taken; i++) {
-    const buffer = bufferAt(i);
-    const head = load<u32>(buffer, BUF_HEAD);
-    at = putUsed(packed, base, size, first, at, head, load<u32>(buffer, BUF_LEN));
+/** Writes the used entries of all buffers taken; records lie in a ring: two runs at most. */
+function writeUsed(ring: u32): void {
+  while (written < taken) {
+    const run = min(taken - written, AHEAD - (written & (AHEAD - 1)));
+    used = putUsed(ring, used, bufferAt(written) + BUF_HEAD, BUFFER, run, true);
+    written += run;
   }
-  used = at;
-  written = taken;
 }
 
 // makeRoom's answers besides a number of buffers.
@@ -241,7 +233,7 @@ export function refuse(ring: u32, answer: i32, n: u32): void {
 /** Publishes the burst and calls the guest; without a buffer taken it does nothing. */
 export function closeRoom(ring: u32): void {
   if (taken == 0) return;
-  writeUsed();
+  writeUsed(ring);
   publishUsed(ring, used);
   notify(ring);
 }

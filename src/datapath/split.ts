@@ -48,6 +48,26 @@ export function splitHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
   return n;
 }
 
+export function splitPut(
+  ring: u32,
+  position: u32,
+  heads: u32,
+  stride: u32,
+  n: u32,
+  written: bool,
+): u32 {
+  const entries = load<u32>(ring, RING_USED) + 4;
+  const mask = load<u32>(ring, RING_SIZE) - 1;
+  for (let i: u32 = 0; i < n; i++) {
+    const head = heads + i * stride;
+    const len = written ? load<u32>(head - 4) : 0;
+    const entry = <u64>(load<u32>(head) & 0xffff) | ((<u64>len) << 32);
+    store<u64>(entries + (position & mask) * 8, entry);
+    position++;
+  }
+  return position;
+}
+
 export function splitPublish(ring: u32, position: u32): void {
   publish(load<u32>(ring, RING_USED) + 2, position);
 }
