@@ -8,24 +8,13 @@
 import {
   BROKEN_NONE,
   MAX_REGIONS,
-  PORT_BASE,
-  PORT_DOWN,
-  PORT_FEATURES,
-  PORT_HDR_LEN,
-  PORT_MTU,
-  PORT_RINGS,
-  PORT_RX_LIST,
-  PORT_RX_PAIRS,
-  PORT_STATE,
-  PORT_STRIDE,
-  PORT_UP,
   RING_BROKEN,
   RING_REASON,
   RING_RUNNING,
   RING_STATE,
   RING_STOPPED,
 } from '../abi/layout.ts';
-import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED, MAX_RING_SIZE } from '../abi/virtio.ts';
+import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../abi/virtio.ts';
 import { close, signal } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
@@ -39,8 +28,10 @@ import {
 } from '../vhost-user/backend.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
-import { bit, has, headerLength, offeredFeatures, ringFlags } from './features.ts';
+import { bit, has, offeredFeatures, ringFlags } from './features.ts';
+import { PortBlock } from './port-block.ts';
 import { Ring } from './ring.ts';
+import { checkAddr, checkBase, checkSize, checkStart, checkStopped } from './ring-rules.ts';
 
 /** What a device needs of the switch it is in. */
 export interface DeviceHost {
@@ -100,7 +91,7 @@ export class NetDevice implements Backend {
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
-  readonly #block: number;
+  readonly #block: PortBlock;
   readonly #events: DeviceEvents;
   readonly #timers = new Map<Ring, NodeJS.Timeout>();
   #status = 0;
@@ -110,7 +101,7 @@ export class NetDevice implements Backend {
   constructor(host: DeviceHost, options: DeviceOptions, events: DeviceEvents) {
     this.#host = host;
     this.#port = options.port;
-    this.#block = PORT_BASE + options.port * PORT_STRIDE;
+    this.#block = new PortBlock(host.control, options.port, options.pairs * 2);
     this.#events = events;
     this.queuePairs = options.pairs;
     this.mtu = options.mtu;
@@ -123,7 +114,6 @@ export class NetDevice implements Backend {
       ring.setWorker(this.#workerOf(ring));
       return ring;
     });
-    host.control.set(this.#block + PORT_RINGS, this.rings.length);
     this.regions.publish();
     this.#publishFeatures();
   }
@@ -216,10 +206,8 @@ export class NetDevice implements Backend {
   }
 
   #publishFeatures(): void {
-    const { control } = this.#host;
-    control.set64(this.#block + PORT_FEATURES, this.features);
-    control.set(this.#block + PORT_HDR_LEN, headerLength(this.features));
-    this.#publishMtu();
+    this.#block.setFeatures(this.features);
+    this.#block.setMtu(this.mtu);
   }
 
   setMtu(mtu: number): void {
@@ -230,11 +218,7 @@ export class NetDevice implements Backend {
       throw new Refusal(`${mtu} is more than the ${this.#ownMtu} this port allows`);
     }
     this.mtu = mtu;
-    this.#publishMtu();
-  }
-
-  #publishMtu(): void {
-    this.#host.control.set(this.#block + PORT_MTU, this.mtu ?? 0);
+    this.#block.setMtu(mtu);
   }
 
   setStatus(status: number): void {
@@ -320,26 +304,9 @@ export class NetDevice implements Backend {
   }
 
   setVringNum(index: number, num: number): void {
-    this.#checkSize(index, num);
-    this.#checkStopped(index);
+    checkSize(index, num, this.#packed);
+    checkStopped(this.#ring(index));
     this.#ring(index).size = num;
-  }
-
-  #checkSize(index: number, num: number): void {
-    const odd = !this.#packed && (num & (num - 1)) !== 0;
-    if (num < 1 || num > MAX_RING_SIZE || odd) {
-      throw new Refusal(
-        `ring ${index} cannot have ${num} entries; at most ${MAX_RING_SIZE}, ` +
-          'and a power of two unless it is packed',
-      );
-    }
-  }
-
-  #checkStopped(index: number): void {
-    const ring = this.#ring(index);
-    if (ring.started && ring.live) {
-      throw new Refusal(`ring ${index} runs; stop it with GET_VRING_BASE first`);
-    }
   }
 
   setVringAddr(index: number, addr: VringAddr): void {
@@ -348,14 +315,8 @@ export class NetDevice implements Backend {
     const same =
       ring.parts?.desc === desc && ring.parts.avail === avail && ring.parts.used === used;
     if (same) return;
-    this.#checkStopped(index);
-    const availAlign = this.#packed ? 4n : 2n;
-    if (desc % 16n !== 0n || avail % availAlign !== 0n || used % 4n !== 0n) {
-      throw new Refusal(
-        `ring ${index} is misaligned (descriptors want 16 bytes, ` +
-          `${this.#packed ? 'event areas 4' : 'avail 2, used 4'})`,
-      );
-    }
+    checkStopped(ring);
+    checkAddr(index, addr, this.#packed);
     ring.parts = { desc, avail, used };
   }
 
@@ -364,11 +325,8 @@ export class NetDevice implements Backend {
   }
 
   setVringBase(index: number, base: number): void {
-    // A packed base holds the used position in its upper half (vhost-user SET_VRING_BASE).
-    if (base > 0xffff && !this.#packed) {
-      throw new Refusal(`ring ${index} cannot start at ${base}; an index is at most 65535`);
-    }
-    this.#checkStopped(index);
+    checkBase(index, base, this.#packed);
+    checkStopped(this.#ring(index));
     this.#ring(index).base = base;
   }
 
@@ -469,15 +427,7 @@ export class NetDevice implements Backend {
       }
       return;
     }
-    if ((linear.desc & 15) | (linear.avail & (this.#packed ? 3 : 1)) | (linear.used & 3)) {
-      throw new Refusal(`ring ${ring.queue} is misaligned in guest memory`);
-    }
-    // The features may have changed since its size was set.
-    this.#checkSize(ring.queue, ring.size);
-    const slot = ring.base & 0x7fff;
-    if (this.#packed && !ring.live && slot >= ring.size) {
-      throw new Refusal(`ring ${ring.queue} cannot start at slot ${slot} of ${ring.size}`);
-    }
+    checkStart(ring, linear, this.#packed);
     ring.load(linear, this.#port, ringFlags(this.features));
     if (ring.enabled) ring.run();
     else if (ring.discards) ring.discard();
@@ -485,22 +435,13 @@ export class NetDevice implements Backend {
 
   /** Publishes which RX rings take frames, tells the workers, and tells whoever listens. */
   #settle(): void {
-    const { control, pool } = this.#host;
+    const { pool } = this.#host;
     const pairs = this.rings
       .filter((ring) => !ring.isTx && ring.state === RING_RUNNING)
       .map(({ queue }) => queue >> 1);
-    const list = this.#block + PORT_RX_LIST;
-    const count = control.get(this.#block + PORT_RX_PAIRS);
-    if (count !== pairs.length || pairs.some((pair, i) => control.bytes[list + i] !== pair)) {
-      // A burst walks one list to its end: it may neither lose a frame nor send it twice. The new
-      // one is written when no worker can be in the middle of the old.
-      control.set(this.#block + PORT_RX_PAIRS, 0);
-      pool.quiesce();
-      for (const [i, pair] of pairs.entries()) control.bytes[list + i] = pair;
-      control.set(this.#block + PORT_RX_PAIRS, pairs.length);
-    }
+    this.#block.setReceivers(pairs, () => pool.quiesce());
     const up = pairs.length > 0;
-    control.set(this.#block + PORT_STATE, up ? PORT_UP : PORT_DOWN);
+    this.#block.setUp(up);
     pool.quiesce();
     if (up !== this.#up) {
       this.#up = up;
