@@ -41,7 +41,8 @@ export interface GuestOptions {
  * the kernel's crypto self-tests take a fifth of the boot, and once in a while they never end; on a
  * busy host its check of the timer may find none, and panic.
  */
-export const APPEND = 'console=ttyS0 quiet panic=0 mitigations=off cryptomgr.notests no_timer_check';
+export const APPEND =
+  'console=ttyS0 quiet panic=0 mitigations=off cryptomgr.notests no_timer_check';
 
 export function qemuArguments(
   options: GuestOptions,
