@@ -239,6 +239,8 @@ export const BROKEN_HEAD = 2;
 export const BROKEN_TRAP = 3;
 /** A chain of a packed ring is longer than the ring, or than MAX_SEGMENTS. */
 export const BROKEN_CHAIN = 4;
+/** A descriptor of a packed ring names a buffer id that is not below the ring's size. */
+export const BROKEN_ID = 5;
 
 // --- flow tables: on which pair a flow last transmitted (u8: pair + 1) --------------------------
 export const FLOW_BASE = 0x30_0000;
@@ -277,6 +279,8 @@ export const SCRATCH_HEADERS = 0x3000;
 export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
+/** What each port owes the worker: MAX_PORTS x {bytes u32, round u32}, see datapath/work.ts. */
+export const SCRATCH_DEBTS = 0x8000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;
 /** Segments {linear u32, len u32} of the frames of a burst. */

@@ -58,6 +58,7 @@ import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
 import { behind, isPacked, notify, publishUsed, putUsed, ready } from './ring';
+import { owe, startWork } from './work';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
 const FULL_ENOUGH: u32 = 32;
@@ -76,6 +77,7 @@ export function pollRing(ring: u32): u32 {
     }
   }
   store<u32>(ring, 0, RING_EMPTY);
+  startWork();
   pagesForSending();
   const most = load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : <u32>BURST;
   n = gather(ring, isPacked(ring) ? most : min(n, most));
@@ -83,6 +85,7 @@ export function pollRing(ring: u32): u32 {
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
   else forward(ring, n);
   complete(ring, n);
+  owe(load<u32>(ring, RING_PORT));
   return n;
 }
 

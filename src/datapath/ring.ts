@@ -42,6 +42,7 @@ import {
   splitReady,
   splitWanted,
 } from './split';
+import { CALL_WORK, charge } from './work';
 
 export function isPacked(ring: u32): bool {
   return (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) != 0;
@@ -123,6 +124,7 @@ export function notify(ring: u32): void {
   store<u32>(ring, load<u32>(ring, RING_USED_IDX), RING_SIGNALLED);
   if (isPacked(ring) ? packedWanted(ring, old) : splitWanted(ring, old)) {
     count(ring + RING_CALLS, 1);
+    charge(CALL_WORK);
     signalCall(indexOf(ring));
   }
 }
