@@ -16,6 +16,7 @@ import {
   NO_PORT,
   PORT_PAGED,
   PORT_PEER,
+  PORT_POLICED,
   PORT_RINGS,
   PORT_RX_LIST,
   PORT_RX_PAIRS,
@@ -57,6 +58,7 @@ import {
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
+import { police } from './police';
 import { behind, isPacked, notify, publishUsed, putUsed, ready } from './ring';
 import { owe, startWork } from './work';
 
@@ -83,7 +85,11 @@ export function pollRing(ring: u32): u32 {
   n = gather(ring, isPacked(ring) ? most : min(n, most));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
-  else forward(ring, n);
+  else {
+    const port = load<u32>(ring, RING_PORT);
+    if (load<u32>(portAt(port), PORT_POLICED) != 0) police(port, n);
+    forward(ring, n);
+  }
   complete(ring, n);
   owe(load<u32>(ring, RING_PORT));
   return n;

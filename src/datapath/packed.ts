@@ -73,6 +73,8 @@ export function packedReady(ring: u32, enough: u32): u32 {
 
 /** Position behind the chains last found. */
 export let packedEnd: u32 = 0;
+/** Whether there may be more, and counting their slots would take too long. */
+export let packedCut: bool = false;
 
 /**
  * A chain's slots are counted here, by its NEXT flags, and nowhere again; whoever walks it later
@@ -83,6 +85,7 @@ export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
   const table = load<u32>(ring, RING_DESC);
   let wanted = availableFlags(position);
   let slots: u32 = 0;
+  packedCut = false;
   for (let i: u32 = 0; i < n; i++) {
     const head = table + (position & SLOT_BITS) * 16;
     // {len, id, flags}: acquires the flags, and what is before them.
@@ -103,7 +106,10 @@ export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
       id = <u32>load<u16>(table + (advance(position, span - 1, size) & SLOT_BITS) * 16, ID);
       slots += span;
       // Counting ends somewhere, however long a guest makes its chains.
-      if (slots > MAX_SLOTS_COUNTED) n = i + 1;
+      if (slots > MAX_SLOTS_COUNTED && i + 1 < n) {
+        n = i + 1;
+        packedCut = true;
+      }
     }
     if (id >= size) {
       latch(ring, BROKEN_ID);

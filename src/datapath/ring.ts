@@ -25,6 +25,7 @@ import { count, indexOf, scratch } from './layout';
 import {
   advance,
   packedArm,
+  packedCut,
   packedDisarm,
   packedEnd,
   packedHeads,
@@ -58,6 +59,8 @@ export function ready(ring: u32, enough: u32): u32 {
 
 /** Position behind the chains last found by `heads`. */
 export let headsEnd: u32 = 0;
+/** Whether more were posted, in so many pieces that they were not looked at. */
+export let headsCut: bool = false;
 
 /**
  * Finds up to `n` chains from `position` on; `chainAt(0)` and so on name them. A split ring holds
@@ -68,9 +71,11 @@ export function heads(ring: u32, position: u32, n: u32): u32 {
   if (isPacked(ring)) {
     n = packedHeads(ring, position, n, list);
     headsEnd = packedEnd;
+    headsCut = packedCut;
   } else {
     n = splitHeads(ring, position, n, list);
     headsEnd = position + n;
+    headsCut = false;
   }
   return n;
 }

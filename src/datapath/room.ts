@@ -47,7 +47,17 @@ import {
   pagesForReceiving,
   tooManyPages,
 } from './pager';
-import { chainAt, heads, headsEnd, isPacked, notify, publishUsed, putUsed, ready } from './ring';
+import {
+  chainAt,
+  heads,
+  headsCut,
+  headsEnd,
+  isPacked,
+  notify,
+  publishUsed,
+  putUsed,
+  ready,
+} from './ring';
 import { charge, DESCRIPTOR_WORK } from './work';
 
 /**
@@ -70,6 +80,7 @@ let available: u32 = 0; // buffers there are at most
 let position: u32 = 0; // ring position behind the last gathered
 let used: u32 = 0; // ring position behind the last written
 let packed: bool = false;
+let cutShort: bool = false; // more is posted than `available`, in too many pieces
 let looksLeft: u32 = 0; // buffers and descriptors that may still be looked at for this burst
 
 function bufferAt(i: u32): u32 {
@@ -79,6 +90,7 @@ function bufferAt(i: u32): u32 {
 /** Turns to a ring of which about `n` buffers are needed. It may get latched, here and later. */
 export function openRoom(ring: u32, n: u32): void {
   packed = isPacked(ring);
+  cutShort = false;
   looksLeft = BURST_LOOKS + n * FRAME_LOOKS;
   written = 0;
   taken = 0;
@@ -98,7 +110,10 @@ function gatherBuffers(ring: u32, to: u32): void {
   if (to <= gathered) return;
   const n = heads(ring, position, to - gathered);
   position = headsEnd;
-  if (n < to - gathered) available = gathered + n;
+  if (n < to - gathered) {
+    available = gathered + n;
+    cutShort = headsCut;
+  }
   const port = load<u32>(ring, RING_PORT);
   const shift: u64 = packed ? 48 : 32;
   // A packed chain's NEXT flags have been counted in its head word.
@@ -184,11 +199,11 @@ export function makeRoom(ring: u32, need: u32): i32 {
   while (capacity < need) {
     if (looked == AHEAD || (looked > 0 && !mergeable)) return ROOM_SMALL;
     const i = taken + looked;
-    if (i >= available) return ROOM_NONE;
+    if (i >= available) return cutShort ? ROOM_SCATTERED : ROOM_NONE;
     if (looksLeft == 0) return ROOM_SCATTERED;
     if (i >= gathered) {
       gatherBuffers(ring, i + 16);
-      if (i >= gathered) return ROOM_NONE;
+      if (i >= gathered) return cutShort ? ROOM_SCATTERED : ROOM_NONE;
     }
     const buffer = bufferAt(i);
     looked++;

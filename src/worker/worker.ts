@@ -11,11 +11,13 @@ import {
   RING_CALL_FD,
   RING_KICKS,
   RING_STRIDE,
+  SWITCH_POLICED,
   WORKER_ACK,
   WORKER_BASE,
   WORKER_CURRENT,
   WORKER_GENERATION,
   WORKER_LOCKED,
+  WORKER_NOW,
   WORKER_PAGING_NS,
   WORKER_PARKED,
   WORKER_SAMPLED_FRAMES,
@@ -78,6 +80,13 @@ const datapath = loadDatapath(memory, {
   }),
 });
 
+/** Nanoseconds on the machine's monotonic clock, which all threads share. */
+const origin = Number(process.hrtime.bigint()) - performance.now() * 1e6;
+
+function tick(): void {
+  sums[WORKER_NOW >> 3] = origin + performance.now() * 1e6;
+}
+
 function count(counter: number): void {
   counters[counter >> 3]!++;
 }
@@ -128,6 +137,7 @@ function run(): void {
   while (control.get(block + WORKER_STOP) === 0) {
     polls++;
     if (polls % KICK_CHECK === 0) takeKicks(0);
+    if (control.get(SWITCH_POLICED) !== 0) tick();
     let moved: number;
     if (polls % SAMPLE === 0) {
       const start = performance.now();
