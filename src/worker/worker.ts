@@ -28,7 +28,7 @@ import {
   WORKER_STRIDE,
   WORKER_TRAPS,
 } from '../abi/layout.ts';
-import { Epoll, signal } from '../linux/index.ts';
+import { adoptAio, Epoll, signal, signalPeer } from '../linux/index.ts';
 import { Control } from '../memory/control.ts';
 import { loadDatapath, pager } from './datapath.ts';
 
@@ -36,6 +36,8 @@ export interface WorkerData {
   id: number;
   memory: WebAssembly.Memory;
   epollFd: number;
+  /** aioContext() of the main thread. */
+  aio: number;
   /** eventfd that tells main of a latched ring. */
   mainFd: number;
 }
@@ -53,7 +55,8 @@ const KICK_CHECK = 8;
 const PAYS_MOST = 16;
 const PROBE = 64;
 
-const { id, memory, epollFd, mainFd } = workerData as WorkerData;
+const { id, memory, epollFd, aio, mainFd } = workerData as WorkerData;
+adoptAio(aio);
 const control = new Control(memory);
 const block = WORKER_BASE + id * WORKER_STRIDE;
 const epoll = Epoll.adopt(epollFd, 256);
@@ -67,7 +70,7 @@ const datapath = loadDatapath(memory, {
     const fd = calls[(RING_BASE + ring * RING_STRIDE + RING_CALL_FD) >> 2]!;
     if (fd < 0) return;
     try {
-      signal(fd);
+      signalPeer(fd);
     } catch {
       // A call fd that cannot be written to is the front end's loss; its session will tell.
     }
