@@ -299,7 +299,7 @@ export const SCRATCH_HEADERS = 0x3000;
 export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
-/** What each port owes the worker: MAX_PORTS x {bytes u32, round u32}, see datapath/work.ts. */
+/** What each port owes the worker: MAX_PORTS x 16 B, see datapath/work.ts. */
 export const SCRATCH_DEBTS = 0x8000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;
