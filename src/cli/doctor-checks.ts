@@ -144,6 +144,20 @@ const systemCalls: Check = async () => {
   }
 };
 
+const faultGuard: Check = async () => {
+  const check = 'memory that shrinks';
+  const cure =
+    'where guests do not trust each other: require_sealed for each port (--require-sealed)';
+  try {
+    const { guardFault } = await import('../linux/index.ts');
+    const fault = guardFault();
+    if (fault === undefined) return pass(check, 'costs its own port');
+    return warn(check, `ends the switch: it cannot catch SIGBUS (${fault})`, cure);
+  } catch {
+    return warn(check, 'unknown: system calls do not work', cure);
+  }
+};
+
 const cores: Check = () => {
   const count = availableParallelism();
   const found = `${count} to use`;
@@ -236,6 +250,7 @@ export const CHECKS: readonly Check[] = [
   overcommit,
   datapath,
   systemCalls,
+  faultGuard,
   cores,
   openFiles,
   runtimeFolder,

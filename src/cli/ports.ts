@@ -93,12 +93,20 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['queue pairs', `${port.queuesEnabled} enabled of ${port.queues} offered`],
     ['memory', port.memory > 0 ? memory(port.memory) : 'none'],
     ['paged', port.paged > 0 ? `${memory(port.paged)} of it, as it is needed` : undefined],
+    ['sealed', sealedText(port.sealed)],
     ['peer', peer && `pid ${peer.pid}, user ${peer.uid}, group ${peer.gid}`],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];
   for (const [title, value] of facts) {
     if (value !== undefined) cli.out.write(` ${title.padEnd(12)} ${plain(value)}\n`);
   }
+}
+
+function sealedText(sealed: boolean | undefined): string | undefined {
+  if (sealed === undefined) return undefined;
+  return sealed
+    ? 'yes: its memory cannot shrink'
+    : 'no: if its memory shrinks, the port is quarantined (require_sealed refuses such memory)';
 }
 
 /** For --features --json: the port, and `bits`, an object for each feature bit. */

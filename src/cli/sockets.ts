@@ -15,6 +15,7 @@ export interface SocketsOptions {
   ageing?: number;
   queues?: number;
   mtu?: number;
+  requireSealed?: boolean;
   live?: boolean;
   json?: boolean;
 }
@@ -41,6 +42,7 @@ export function socketOptions(command: Command): Command {
     .option('-w, --workers <n>', 'datapath threads (default: 1)', wholeNumber(1, 16))
     .option('-q, --queues <n>', 'queue pairs each port offers (default: 8)', wholeNumber(1, 8))
     .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
+    .option('--require-sealed', 'refuse guest memory that could shrink while it is mapped')
     .addHelpText('after', SOCKET_HELP);
 }
 
@@ -59,7 +61,7 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu'> = {},
+  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'requireSealed'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
   const ports = sockets.map((socket): CheckedPort => {
@@ -68,7 +70,7 @@ export function portsFrom(
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu } = options;
+    const { queues, mtu, requireSealed } = options;
     return {
       type: 'vhost-user',
       name,
@@ -77,6 +79,7 @@ export function portsFrom(
       mac: macFromName(name),
       ...(queues === undefined ? {} : { queues }),
       ...(mtu === undefined ? {} : { mtu }),
+      ...(requireSealed === undefined ? {} : { requireSealed }),
     };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);

@@ -141,14 +141,21 @@ export function handlerCode(data: number): Buffer {
     const [, at, bytes] = /^([0-9a-f]+) {2}((?:[0-9a-f]{2} |DATA |TABLE )+)/.exec(line)!;
     if (Number.parseInt(at!, 16) !== code.length) throw new Error(`fault guard: ${line}`);
     const spelt = bytes!.replace(/DATA|TABLE/, (word) => words[word as keyof typeof words]);
-    code.push(...spelt.trim().split(' ').map((byte) => Number.parseInt(byte, 16)));
+    code.push(
+      ...spelt
+        .trim()
+        .split(' ')
+        .map((byte) => Number.parseInt(byte, 16)),
+    );
   }
   return Buffer.from(code);
 }
 
 /** A u64 in hexadecimal bytes, little endian. */
 function hex(value: number): string {
-  return u64(value).toString('hex').replace(/..(?!$)/g, '$& ');
+  return u64(value)
+    .toString('hex')
+    .replace(/..(?!$)/g, '$& ');
 }
 
 function u64(...values: number[]): Buffer {

@@ -183,6 +183,11 @@ export class MemoryPort implements Port {
     };
   }
 
+  quarantine(reason: string): void {
+    this.device.fault = reason;
+    this.device.disconnected(reason);
+  }
+
   async close(): Promise<void> {
     this.device.disconnected('the port was closed');
     for (const { kickFd, callFd } of this.queues) {

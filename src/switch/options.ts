@@ -19,11 +19,15 @@ export function checkPortOptions(options: PortOptions): void {
     throw new RangeError(`port ${name}: ${what}`);
   };
   const { queues, mtu, mac } = options;
+  const sealed = options.type === 'vhost-user' ? options.requireSealed : undefined;
   if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_PAIRS)) {
     refuse(`queues is ${queues}; it must be 1 to ${MAX_PAIRS}`);
   }
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) {
     refuse(`mtu is ${mtu}; it must be 68 to 65535 bytes`);
+  }
+  if (sealed !== undefined && typeof sealed !== 'boolean') {
+    refuse(`requireSealed is ${sealed}; it must be true or false`);
   }
   if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);
