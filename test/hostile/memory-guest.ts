@@ -1,10 +1,8 @@
 // A guest over a real vhost-user socket whose memory file may be anything: it fills its rings once,
 // through a mapping of its own, and then takes memory away. It never reads what the switch answers in its rings.
 
-import assert from 'node:assert/strict';
-import { ftruncateSync, readFileSync } from 'node:fs';
+import { ftruncateSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import koffi from 'koffi';
 import { SLOT } from '../../src/abi/layout.ts';
 import * as vu from '../../src/abi/vhost-user.ts';
 import { DESC_F_AVAIL, DESC_F_WRITE, F_RING_PACKED, WRAP } from '../../src/abi/virtio.ts';
@@ -20,34 +18,10 @@ import {
   sendWithFds,
   signal,
 } from '../../src/linux/index.ts';
-import type { Control } from '../../src/memory/control.ts';
 import { bit } from '../../src/virtio/features.ts';
 import { BROADCAST, concat, frame, header, mac } from '../datapath/frames.ts';
 import { type Message, message, words } from '../switch/raw.ts';
 import { PLAIN } from '../virtio/bench.ts';
-
-const cMemfd = koffi.load(null).func('int memfd_create(const char *name, unsigned int flags)');
-const MFD_CLOEXEC = 1;
-export const MFD_HUGE_2MB = 4 | (21 << 26);
-
-/** A memfd named `vhop-shrinks` that takes no seals, as DPDK's and QEMU's with seal=off; sparse. */
-export function unsealable(size: number, flags = 0): number {
-  const fd: number = cMemfd('vhop-shrinks', MFD_CLOEXEC | flags);
-  assert.ok(fd >= 0, 'memfd_create');
-  ftruncateSync(fd, size);
-  return fd;
-}
-
-/** Mappings of this process that lie in linear memory; those of `unsealable` files, if asked. */
-export function mappings(control: Control, files = false): number {
-  const base = addressOf(control.bytes.subarray(0, 65536));
-  return readFileSync('/proc/self/maps', 'utf8')
-    .split('\n')
-    .filter((line) => {
-      const at = Number.parseInt(line, 16) - base;
-      return at >= 0 && at < 2 ** 32 && (!files || line.includes('vhop-shrinks'));
-    }).length;
-}
 
 // Where `poke` maps files: 2 MiB at an address that suits huge pages, which cannot be written to else.
 const pen = new Uint8Array(

@@ -13,7 +13,8 @@ import { memfd } from '../../src/linux/index.ts';
 import type { PortInfo } from '../../src/types.ts';
 import { openFds } from '../linux/fds.ts';
 import { withHugePages } from '../memory/reserve.ts';
-import { BUFFERS, MemoryGuest, MFD_HUGE_2MB, mappings, unsealable } from './memory-guest.ts';
+import { MFD_HUGE_2MB, mappings, unsealable } from '../memory/unsealable.ts';
+import { BUFFERS, MemoryGuest } from './memory-guest.ts';
 
 const MIB = 2 ** 20;
 /** Bytes of guests that fit, and of one that is paged in the window below. */
