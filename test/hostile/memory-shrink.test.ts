@@ -8,8 +8,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { RING_BROKEN, RING_STATE } from '../../src/abi/layout.ts';
 import { openSwitch, type Switch, startTraffic, type TrafficPair } from '../../src/api/index.ts';
 import { memfd } from '../../src/linux/index.ts';
+import { ringAddress } from '../../src/memory/control.ts';
 import type { PortInfo } from '../../src/types.ts';
 import { openFds } from '../linux/fds.ts';
 import { withHugePages } from '../memory/reserve.ts';
@@ -140,6 +142,29 @@ describe('class 5: memory that shrinks, workers on threads', { timeout: 60_000 }
         assert.equal(openFds(), fds, 'descriptors');
       }));
   }
+
+  it('class 5: is told once, as what it is, though its zeros break the ring too', async () => {
+    const [told, said] = [events.length, notices.length];
+    const before = lab.stats().ports[0]!.txFrames;
+    const size = SIZES.whole;
+    const hostile = new MemoryGuest({ path: path('bad'), fd: unsealable(size), size });
+    await hostile.open();
+    hostile.send();
+    await until(() => lab.stats().ports[0]!.txFrames === before + 64);
+    hostile.shrink(0);
+    hostile.kick();
+    // Main looks when both have happened: the fault, and the avail index that went back to 0.
+    const jumped = () => lab.control.get(ringAddress(1) + RING_STATE) === RING_BROKEN;
+    for (const end = performance.now() + 5000; !jumped() && performance.now() < end; );
+    assert.ok(jumped());
+    await until(() => hostile.cut);
+    assert.deepEqual(
+      events.slice(told).map(({ reason }) => SHRANK.test(reason!)),
+      [true],
+    );
+    assert.equal(notices.length, said + 1);
+    hostile.close();
+  });
 
   it('class 5: 100 times in a row, and the port works again after', async () => {
     const [fds, maps] = [openFds(), mappings(lab.control)];
