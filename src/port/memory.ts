@@ -185,7 +185,8 @@ export class MemoryPort implements Port {
 
   quarantine(reason: string): void {
     this.device.fault = reason;
-    this.device.disconnected(reason);
+    // Its driver knows linear addresses: the memory stays where it is until the port is closed.
+    for (const { queue } of this.device.rings) this.device.getVringBase(queue);
   }
 
   async close(): Promise<void> {

@@ -9,7 +9,7 @@ export interface Port {
   readonly index: number;
   readonly device: NetDevice;
   info(): PortInfo;
-  /** Cuts the guest off for `reason`, a sentence: rings stopped, memory unmapped. It may come anew. */
+  /** Cuts the guest off for `reason`, a sentence: its rings stop. One behind a socket may come anew. */
   quarantine(reason: string): void;
   /** Ends whatever drives the device; the switch resets the device after. */
   close(): Promise<void>;

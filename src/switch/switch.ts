@@ -239,11 +239,10 @@ export class Switch implements SwitchApi {
     const { faults } = this.#window;
     for (const page of faults.pages()) {
       const port = this.#present().find(({ device }) => device.regions.lossAt(page) !== undefined);
-      if (port) {
+      if (port && port.device.fault === undefined) {
         port.quarantine(port.device.regions.lossAt(page)!);
         this.#events.emit('quarantined', port.info());
       }
-      // Whose it was has unmapped it by now.
       faults.clear(page, PAGE);
     }
   }
