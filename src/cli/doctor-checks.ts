@@ -149,8 +149,8 @@ const faultGuard: Check = async () => {
   const cure =
     'where guests do not trust each other: require_sealed for each port (--require-sealed)';
   try {
-    const { guardFault } = await import('../linux/index.ts');
-    const fault = guardFault();
+    const { whyUnguarded } = await import('../linux/index.ts');
+    const fault = whyUnguarded();
     if (fault === undefined) return pass(check, 'costs its own port');
     return warn(check, `ends the switch: it cannot catch SIGBUS (${fault})`, cure);
   } catch {

@@ -97,7 +97,7 @@ function installedOrNot(): number | string {
 }
 
 /** Why memory that goes away ends this process, in a clause; undefined where it does not. */
-export function guardFault(): string | undefined {
+export function whyUnguarded(): string | undefined {
   const found = installedOrNot();
   return typeof found === 'string' ? found : undefined;
 }
@@ -105,7 +105,7 @@ export function guardFault(): string | undefined {
 /**
  * From here on an access to memory in `range` whose pages are gone finds zeros, and its bit is set.
  * Returns what ends that; call it before the addresses belong to anything else. Where there is no guard
- * (`guardFault`) nothing happens. Throws Error when MAX_GUARDED ranges are guarded already.
+ * (`whyUnguarded`) nothing happens. Throws Error when MAX_GUARDED ranges are guarded already.
  */
 export function guardFaults(range: GuardedRange): () => void {
   const data = installedOrNot();

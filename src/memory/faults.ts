@@ -6,16 +6,21 @@ import { FAULTS_BASE, FAULTS_SIZE, PAGE } from '../abi/layout.ts';
 import type { Control } from './control.ts';
 
 const BITS = 32;
+const NONE = new Uint8Array(FAULTS_SIZE);
 
 export class Faults {
+  readonly #bytes: Uint8Array<ArrayBufferLike>;
   readonly #words: Int32Array<ArrayBufferLike>;
 
   constructor(control: Control) {
+    this.#bytes = control.bytes.subarray(FAULTS_BASE, FAULTS_BASE + FAULTS_SIZE);
     this.#words = new Int32Array(control.memory.buffer, FAULTS_BASE, FAULTS_SIZE / 4);
   }
 
   /** Linear addresses of all pages that are marked. */
   pages(): number[] {
+    // Asked for each ring that is latched: all but always there is none.
+    if (Buffer.compare(this.#bytes, NONE) === 0) return [];
     const found: number[] = [];
     for (let i = 0; i < this.#words.length; i++) {
       const word = Atomics.load(this.#words, i);

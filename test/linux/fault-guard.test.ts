@@ -9,12 +9,12 @@ import {
   close,
   drain,
   eventfd,
-  guardFault,
   guardFaults,
   handlerCode,
   MAX_GUARDED,
   memfd,
   mmapFixed,
+  whyUnguarded,
 } from '../../src/linux/index.ts';
 
 const MIB = 2 ** 20;
@@ -91,7 +91,7 @@ describe('a guarded range', { skip }, () => {
   });
 
   it('this machine can have one', () => {
-    assert.equal(guardFault(), undefined);
+    assert.equal(whyUnguarded(), undefined);
   });
 
   it('reads zeros where the file is gone; every page is marked, the eventfd signalled', () => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { ftruncateSync } from 'node:fs';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import { PAGER_FREE, SLOT } from '../../src/abi/layout.ts';
-import { close, drain, eventfd, guardFault } from '../../src/linux/index.ts';
+import { close, drain, eventfd, whyUnguarded } from '../../src/linux/index.ts';
 import { Control } from '../../src/memory/control.ts';
 import { RegionTable } from '../../src/memory/regions.ts';
 import { Window } from '../../src/memory/window.ts';
@@ -15,7 +15,7 @@ const PAGE = 4096;
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const SLOTS = 8;
-const skip = guardFault() ?? false;
+const skip = whyUnguarded() ?? false;
 
 const region = (size: number, gpa = 0n) => ({ gpa, uva: gpa, size: BigInt(size), mmapOffset: 0n });
 

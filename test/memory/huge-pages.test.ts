@@ -6,7 +6,7 @@ import { ftruncateSync, readSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import koffi from 'koffi';
 import { PAGER_FREE, SLOT } from '../../src/abi/layout.ts';
-import { close, fileShape } from '../../src/linux/index.ts';
+import { close, drain, eventfd, fileShape, whyUnguarded } from '../../src/linux/index.ts';
 import { Control } from '../../src/memory/control.ts';
 import { RegionTable } from '../../src/memory/regions.ts';
 import { Window } from '../../src/memory/window.ts';
@@ -137,7 +137,7 @@ describe('pages of 1 GiB', () => {
     close(fd);
   });
 
-  it('that fit are mapped whole, at addresses that suit them', (t) => {
+  it('that fit are mapped whole, at addresses that suit them; they go away as a whole', (t) => {
     return withHugePages(t, GIB, 1, () => {
       const control = new Control();
       const window = new Window(control);
@@ -149,6 +149,20 @@ describe('pages of 1 GiB', () => {
       const got = Buffer.alloc(4);
       readSync(fd, got, 0, 4, GIB - 8);
       assert.equal(got.readUInt32LE(), 99);
+      if (whyUnguarded() === undefined) {
+        const event = eventfd();
+        const unguard = window.guard(event);
+        ftruncateSync(fd, 0);
+        assert.equal(control.get(at), 0);
+        assert.equal(drain(event), true);
+        const [page] = window.faults.pages();
+        assert.match(
+          table.lossAt(page!)!,
+          /shrank while it was mapped, or the host has no huge page/,
+        );
+        unguard();
+        close(event);
+      }
       table.clear();
       close(fd);
     });
