@@ -2,7 +2,17 @@
  *
  * Property: while the driver sleeps, no call is under way and nobody is about to call, nothing used
  * waits for it. So no wake-up is lost. Ring sizes 1 to 4, chains of one or two slots, bursts of one
- * or two chains, with and without EVENT_IDX; wrap counters flip for ever. */
+ * or two chains, with and without EVENT_IDX; wrap counters flip for ever.
+ *
+ * Stands for:
+ *   src/datapath/packed.ts: advance packedPublish packedWanted
+ *   src/datapath/ring.ts: publishUsed notify
+ *   src/datapath/room.ts: closeRoom
+ *   src/datapath/deliver.ts: deliver lock unlock
+ *   src/datapath/driver.ts: drvArm drvUsed
+ *   src/datapath/driver-packed.ts: packedUsed packedArm packedDisarm isUsed
+ *   src/datapath/layout.ts: acquire publish
+ */
 
 #define THREADS 3
 #define DRIVER 2

@@ -3,7 +3,17 @@
  * Property: while the driver sleeps, no call is under way and nobody is about to call, nothing used
  * waits for it. So no wake-up is lost. All ring sizes (1, 2, 4), with and without EVENT_IDX; a driver
  * may ask for a call at the next used buffer or, as Linux does for sent frames, one later. Indices
- * wrap at 8. */
+ * wrap at 8.
+ *
+ * Stands for:
+ *   src/datapath/split.ts: splitPublish splitWanted
+ *   src/datapath/ring.ts: publishUsed notify
+ *   src/datapath/room.ts: closeRoom
+ *   src/datapath/deliver.ts: deliver lock unlock
+ *   src/datapath/driver.ts: drvArm drvUsed
+ *   src/datapath/driver-split.ts: splitUsed splitArm splitDisarm
+ *   src/datapath/layout.ts: acquire publish
+ */
 
 #define THREADS 3
 #define DRIVER 2

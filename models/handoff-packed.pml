@@ -5,7 +5,16 @@
  * device wrote into the buffer and the used descriptor shows. Ring sizes 1 to 4, chains of one or two
  * slots, bursts of one or two chains on both sides; wrap counters flip for ever.
  *
- * One thread of the guest, and WORKERS of the switch (two: an RX ring, under its lock). */
+ * One thread of the guest, and WORKERS of the switch (two: an RX ring, under its lock).
+ *
+ * Stands for:
+ *   src/datapath/packed.ts: advance availableFlags readyAt packedReady packedHeads spanOf packedPut packedPublish
+ *   src/datapath/ring.ts: publishUsed
+ *   src/datapath/forward.ts: complete
+ *   src/datapath/deliver.ts: lock unlock
+ *   src/datapath/driver-packed.ts: packedAdd packedPublish packedPop isUsed
+ *   src/datapath/layout.ts: acquire publish
+ */
 
 #ifndef WORKERS
 #define WORKERS 1

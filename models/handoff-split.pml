@@ -7,7 +7,16 @@
  * bursts of one or two; indices wrap at twice the largest size.
  *
  * Threads of the guest take turns under its lock, workers (they deliver into an RX ring) under theirs:
- * two of the one and one of the other, or, with SOLO, one of each. */
+ * two of the one and one of the other, or, with SOLO, one of each.
+ *
+ * Stands for:
+ *   src/datapath/split.ts: splitReady splitHeads splitPut splitPublish
+ *   src/datapath/ring.ts: publishUsed
+ *   src/datapath/forward.ts: complete
+ *   src/datapath/deliver.ts: lock unlock
+ *   src/datapath/driver-split.ts: splitAdd splitPublish splitPop
+ *   src/datapath/layout.ts: acquire publish
+ */
 
 #ifndef PRODUCERS
 #define PRODUCERS 2

@@ -2,7 +2,16 @@
  *
  * Property: while the worker sleeps, no kick is under way and nobody is about to kick, the ring is
  * empty. So no wake-up is lost. Ring sizes 1 to 4, chains of one or two slots, with and without EVENT_IDX; wrap counters
- * flip for ever. */
+ * flip for ever.
+ *
+ * Stands for:
+ *   src/datapath/packed.ts: advance availableFlags readyAt packedReady packedArm packedDisarm
+ *   src/datapath/ring.ts: arm disarm
+ *   src/datapath/poll.ts: add idle armAll activate rebuild
+ *   src/worker/worker.ts: takeKicks run
+ *   src/datapath/driver-packed.ts: packedAdd packedPublish
+ *   src/datapath/layout.ts: acquire publish
+ */
 
 #define THREADS 3
 #define WORKER 2

@@ -1,7 +1,16 @@
 /* Split ring: two threads of a guest add buffers and kick, one worker sleeps.
  *
  * Property: while the worker sleeps, no kick is under way and nobody is about to kick, the ring is
- * empty. So no wake-up is lost. All ring sizes (1, 2, 4), with and without EVENT_IDX; indices wrap at 8. */
+ * empty. So no wake-up is lost. All ring sizes (1, 2, 4), with and without EVENT_IDX; indices wrap at 8.
+ *
+ * Stands for:
+ *   src/datapath/split.ts: splitReady splitArm splitDisarm
+ *   src/datapath/ring.ts: arm disarm
+ *   src/datapath/poll.ts: add idle armAll activate rebuild
+ *   src/worker/worker.ts: takeKicks run
+ *   src/datapath/driver-split.ts: splitPublish
+ *   src/datapath/layout.ts: acquire publish
+ */
 
 #define THREADS 3
 #define WORKER 2

@@ -4,7 +4,16 @@
  * call; quiesce returns; a worker sleeps only with main's last change taken note of and not told to
  * stop, or with a wake-up on its way. One worker or two (WORKERS), two changes.
  *
- * RING_USED stands for all of the ring's set-up; what it names, for the memory main takes away. */
+ * RING_USED stands for all of the ring's set-up; what it names, for the memory main takes away.
+ *
+ * Stands for:
+ *   src/datapath/poll.ts: pollable rebuild follow poll armAll activate
+ *   src/datapath/deliver.ts: deliver
+ *   src/worker/worker.ts: takeKicks run
+ *   src/worker/pool.ts: quiesce #passed close
+ *   src/virtio/ring.ts: load run halt
+ *   src/virtio/device.ts: #halt
+ */
 
 #ifndef WORKERS
 #define WORKERS 2
@@ -34,8 +43,8 @@ bool wake[WORKERS];
 bool settled;
 bool stopped;
 
-/* poll.ts pollable, and what is read of the ring after it. On Arm two plain loads may be done in
- * either order. */
+/* poll.ts pollable (for an RX ring deliver.ts deliver), and what is read of the ring after it. On Arm
+ * two plain loads may be done in either order. */
 #if defined(PLAIN_STATE) && MEMORY == ARM
 #define LOOK(p, state, used) \
   if \
