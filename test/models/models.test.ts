@@ -114,6 +114,16 @@ const MODELS: Record<string, Model> = {
     broken: ['PLAIN_PARKED', 'NO_LAST_LOOK', 'STALE_LIST', 'ACK_IN_USE', 'NO_QUIESCE'],
     onArm: ['PLAIN_STATE', 'PLAIN_BUMP', 'LOOK_FIRST'],
   },
+  'slots.pml': {
+    holds: [[ARM, 'CLOCKS=5']],
+    long: [
+      [TSO, 'CLOCKS=7'],
+      [ARM, 'CLOCKS=7'],
+    ],
+    small: [],
+    broken: ['NO_LIMBO', 'SINCE_FIRST', 'SAME_ROUND', 'BEGIN_IN_USE'],
+    onArm: [],
+  },
 };
 
 /** Two at a time: as many as this machine is sure to have processors. */
