@@ -148,8 +148,11 @@ use:
   assert(shows[used] == page);
 #ifdef BEGIN_IN_USE
   /* A round begun while a page of the one before is in use. */
-  atomic { EMPTY(me) && mem[CLOCK] < CLOCKS -> mem[CLOCK]++; now = mem[CLOCK] };
-  atomic { PUBLISH(me, ROUND + me, now); now = 0 };
+  if
+  :: atomic { EMPTY(me) && mem[CLOCK] < CLOCKS -> mem[CLOCK]++; now = mem[CLOCK] };
+     atomic { PUBLISH(me, ROUND + me, now); now = 0 }
+  :: mem[CLOCK] == CLOCKS
+  fi;
 #endif
   assert(shows[used] == page);
 over:
