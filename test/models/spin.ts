@@ -29,7 +29,7 @@ export const EXHAUSTIVE: Effort = { optimise: 1, depth: 2_000_000 };
 export const TO_AN_ERROR: Effort = { optimise: 0, depth: 100_000 };
 
 /** Of `pan` at most, MiB; a search cut short by it is an error here. */
-const MEMORY = 12_000;
+const MEMORY = 8_000;
 
 /**
  * Explores the states of `model`, with `defines` (`NAME` or `NAME=VALUE`): all, or up to the first
