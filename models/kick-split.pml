@@ -122,7 +122,7 @@ proctype Worker() {
   byte rebuilds = 1;
 polled:
   if
-  :: /* split.ts splitReady, and a burst of any length, from poll.ts poll. */
+  :: /* split.ts splitReady, and a burst of any length, from poll.ts visit. */
      atomic {
        ACQUIRE(WORKER, idx, AVAIL_IDX);
        assert(BEHIND(idx, last) <= size);

@@ -7,7 +7,7 @@
  * RING_USED stands for all of the ring's set-up; what it names, for the memory main takes away.
  *
  * Stands for:
- *   src/datapath/poll.ts: pollable rebuild follow poll armAll activate
+ *   src/datapath/poll.ts: pollable rebuild follow poll visit armAll activate
  *   src/datapath/deliver.ts: deliver
  *   src/worker/worker.ts: takeKicks run
  *   src/worker/pool.ts: quiesce #passed close
@@ -91,7 +91,8 @@ loop:
   LOOK(me, listed, used);
   assert(!listed || mapped[used]);
 rings:
-  /* poll.ts poll: what is in the list, when it is still pollable. */
+  /* poll.ts visit: what is in the list, when it is still pollable. A second visit in one poll is as this one:
+     before the next look at the generation. */
   if
   :: !listed -> used = 0; goto idle
   :: listed
