@@ -4,6 +4,16 @@
 export type PortMode = 'server' | 'client';
 export type Forwarding = 'switch' | 'wire';
 
+/** Who may connect to a socket that a port listens on, beside root. */
+export interface SocketAccess {
+  /** Permission bits of the socket's file, 0-0o777; connecting takes write permission. Default: 0o600. */
+  mode?: number;
+  /** User by name or number. Default: the one that runs the switch. Only root may give files away. */
+  owner?: string | number;
+  /** Group by name or number; with one, `mode` is 0o660 by default. Only its members may name it. */
+  group?: string | number;
+}
+
 export interface VhostUserPortOptions {
   type: 'vhost-user';
   /** 1-32 characters of [A-Za-z0-9._-], unique in the switch. Default: the socket's base name. */
@@ -12,6 +22,8 @@ export interface VhostUserPortOptions {
   path: string;
   /** `server` listens on `path` (default); `client` connects to it and keeps retrying. */
   mode?: PortMode;
+  /** Who may connect; in mode `server` only. Default: what umask leaves. */
+  socket?: SocketAccess;
   /** Queue pairs offered, 1-8. Default 8. */
   queues?: number;
   /**
@@ -54,6 +66,15 @@ export interface SwitchOptions {
 
 export type PortState = 'listening' | 'connecting' | 'connected' | 'up' | 'quarantined';
 
+/** The process at the other end of a port's socket, as it was when it connected (SO_PEERCRED). */
+export interface PeerInfo {
+  pid: number;
+  uid: number;
+  gid: number;
+  /** What it called itself then, where /proc tells. */
+  process?: string;
+}
+
 /** Frames and bytes count Ethernet frames without the virtio header and without FCS. */
 export interface PortInfo {
   name: string;
@@ -77,7 +98,7 @@ export interface PortInfo {
   memory: number;
   /** Of these, bytes mapped only while they are in use: what the window had no room for. */
   paged: number;
-  peer?: { pid: number; uid: number; gid: number };
+  peer?: PeerInfo;
 }
 
 export interface RingInfo {
@@ -174,6 +195,8 @@ export interface SwitchInfo {
 }
 
 export interface PortEvents {
+  /** A front end connected; `peer` says who. The same one again and again is told once. */
+  connected: PortInfo;
   'port-up': PortInfo;
   'port-down': PortInfo;
   quarantined: PortInfo;

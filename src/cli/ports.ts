@@ -3,6 +3,7 @@
 
 import { suggestion } from '../config/nearest.ts';
 import type { PortInfo } from '../types.ts';
+import { peerText } from './banner.ts';
 import {
   type Cli,
   findWanted,
@@ -93,7 +94,7 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['queue pairs', `${port.queuesEnabled} enabled of ${port.queues} offered`],
     ['memory', port.memory > 0 ? memory(port.memory) : 'none'],
     ['paged', port.paged > 0 ? `${memory(port.paged)} of it, as it is needed` : undefined],
-    ['peer', peer && `pid ${peer.pid}, user ${peer.uid}, group ${peer.gid}`],
+    ['peer', peer && peerText(peer)],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];
   for (const [title, value] of facts) {

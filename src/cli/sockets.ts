@@ -1,10 +1,10 @@
 // The socket arguments of `vhop wire` and `vhop switch`, and the options the two share.
 
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckedPort, checkPorts } from '../config/check.ts';
-import { macFromName, nameFromPath } from '../limits.ts';
-import type { Forwarding, PortMode } from '../types.ts';
+import { macFromName, nameFromPath, SOCKET_MODE_PATTERN } from '../limits.ts';
+import type { Forwarding, PortMode, SocketAccess } from '../types.ts';
 import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
 import { runSwitch } from './run.ts';
 
@@ -15,6 +15,8 @@ export interface SocketsOptions {
   ageing?: number;
   queues?: number;
   mtu?: number;
+  socketMode?: number;
+  socketOwner?: Pick<SocketAccess, 'owner' | 'group'>;
   live?: boolean;
   json?: boolean;
 }
@@ -41,7 +43,29 @@ export function socketOptions(command: Command): Command {
     .option('-w, --workers <n>', 'datapath threads (default: 1)', wholeNumber(1, 16))
     .option('-q, --queues <n>', 'queue pairs each port offers (default: 8)', wholeNumber(1, 8))
     .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
+    .option('--socket-mode <bits>', 'permission bits of the sockets, octal', parseMode)
+    .option('--socket-owner <user:group>', 'whom the sockets belong to, as for chown', parseOwner)
     .addHelpText('after', SOCKET_HELP);
+}
+
+/** `660`, `0660`. */
+function parseMode(text: string): number {
+  if (SOCKET_MODE_PATTERN.test(text)) return Number.parseInt(text, 8);
+  throw new InvalidArgumentError('Give octal permission bits such as 660.');
+}
+
+/** `alice`, `alice:kvm`, `:kvm`; each part a name or a number. */
+function parseOwner(text: string): Pick<SocketAccess, 'owner' | 'group'> {
+  const [, owner, group] = /^([^:]*)(?::([^:]+))?$/.exec(text) ?? [];
+  if (!owner && !group) throw new InvalidArgumentError('Give USER, USER:GROUP or :GROUP.');
+  return {
+    ...(owner ? { owner: nameOrNumber(owner) } : {}),
+    ...(group ? { group: nameOrNumber(group) } : {}),
+  };
+}
+
+function nameOrNumber(text: string): string | number {
+  return /^\d{1,9}$/.test(text) ? Number(text) : text;
 }
 
 /** A socket as typed: `PATH`, `client:PATH` or `server:PATH`, to an absolute path. */
@@ -59,9 +83,12 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu'> = {},
+  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'socketMode' | 'socketOwner'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
+  const { socketMode, socketOwner } = options;
+  const limited = socketMode !== undefined || socketOwner !== undefined;
+  const access = { ...(socketMode === undefined ? {} : { mode: socketMode }), ...socketOwner };
   const ports = sockets.map((socket): CheckedPort => {
     const { path, mode } = parseSocket(socket);
     const base = nameFromPath(path);
@@ -77,6 +104,7 @@ export function portsFrom(
       mac: macFromName(name),
       ...(queues === undefined ? {} : { queues }),
       ...(mtu === undefined ? {} : { mtu }),
+      ...(limited ? { socket: access } : {}),
     };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);

@@ -7,11 +7,11 @@ import { dirname, resolve } from 'node:path';
 import { type Document, isMap, isNode, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { core } from 'zod';
 import { macFromName, nameFromPath } from '../limits.ts';
-import type { SwitchOptions } from '../types.ts';
+import type { SocketAccess, SwitchOptions } from '../types.ts';
 import { type CheckedPort, checkPorts } from './check.ts';
 import { ConfigError } from './error.ts';
 import { suggestion } from './nearest.ts';
-import { type Config, configSchema, portSchema } from './schema.ts';
+import { type Config, configSchema, portSchema, socketSchema } from './schema.ts';
 
 export interface LoadedConfig {
   switch: SwitchOptions;
@@ -83,9 +83,24 @@ function fill(config: Config, file: string): LoadedConfig {
     ports: ports.map((port) => {
       const name = port.name ?? nameFromPath(port.path);
       const path = resolve(folder, port.path.replace(/^~(?=\/)/, homedir()));
-      return { ...port, type: 'vhost-user', name, path, mac: port.mac ?? macFromName(name) };
+      const { socket, ...rest } = port;
+      return {
+        ...rest,
+        type: 'vhost-user',
+        name,
+        path,
+        mac: port.mac ?? macFromName(name),
+        ...(socket === undefined ? {} : { socket: accessFrom(socket) }),
+      };
     }),
   };
+}
+
+function accessFrom({
+  mode,
+  ...rest
+}: NonNullable<Config['ports'][number]['socket']>): SocketAccess {
+  return { ...rest, ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }) };
 }
 
 type Path = readonly PropertyKey[];
@@ -98,7 +113,9 @@ interface Explained {
 
 function explain(issue: core.$ZodIssue, document: Document, value: unknown): Explained[] {
   if (issue.code === 'unrecognized_keys') {
-    const known = Object.keys(issue.path[0] === 'ports' ? portSchema.shape : configSchema.shape);
+    const [ports, , socket] = issue.path;
+    const schema = ports === undefined ? configSchema : socket ? socketSchema : portSchema;
+    const known = Object.keys(schema.shape);
     return issue.keys.map((key) => {
       const path = [...issue.path, key];
       const message = `unknown key${suggestion(key, known)}`;
