@@ -148,7 +148,7 @@ describe('a running switch', () => {
     }
     const name = processName(pid);
     const who = `${name} (pid ${pid}, user ${uid}, group ${gid})`;
-    assert.ok(outputs[0]!.includes(`  limited connected: ${who}\n`), outputs[0]);
+    assert.ok(outputs[0]!.includes(`  limited connected: ${who}\n`), outputs[0]!);
     const { event, value } = JSON.parse(outputs[1]!.trimEnd().split('\n').at(-1) ?? '');
     assert.deepEqual([event, value.name], ['connected', 'limited']);
     assert.deepEqual(value.peer, { pid, uid, gid, process: name });
