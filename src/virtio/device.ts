@@ -239,7 +239,13 @@ export class NetDevice implements Backend {
   setMemTable(regions: MemoryRegionFd[]): void {
     this.#changeMemory(regions, () => {
       this.regions.clear();
-      for (const region of regions) this.regions.add(region, region.fd);
+      try {
+        for (const region of regions) this.regions.add(region, region.fd);
+      } catch (error) {
+        // No half of a table: a ring would run on memory that its front end was refused.
+        this.regions.clear();
+        throw error;
+      }
     });
   }
 
