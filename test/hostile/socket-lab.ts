@@ -1,5 +1,5 @@
-// A port with real workers behind a real socket, and front ends that treat it badly. No budget holds
-// them back: here it is about what they leave behind.
+// A port with real workers behind a real socket, and front ends that treat it badly. By default no
+// budget holds them back: here it is about what they leave behind.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -69,7 +69,8 @@ export class SocketLab {
   #here = 0;
   #gone = 0;
 
-  constructor(pairs = 8, mtu?: number) {
+  constructor(pairs = 8, options: { mtu?: number; budget?: Budget } = {}) {
+    const { mtu, budget = new Budget({ burst: Number.POSITIVE_INFINITY }) } = options;
     const { control, window } = this;
     this.path = join(this.#folder, 'port.sock');
     control.set(SWITCH_NOW, 1);
@@ -94,7 +95,7 @@ export class SocketLab {
       mode: 'server',
       loop: this.#loop,
       backend: this.device,
-      budget: new Budget({ burst: Number.POSITIVE_INFINITY }),
+      budget,
       onNotice: (message) => this.notices.push(message),
     });
     this.endpoint.open();

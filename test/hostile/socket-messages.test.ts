@@ -22,7 +22,7 @@ describe('messages', { timeout: 60_000 }, () => {
   let fds = 0;
 
   before(() => {
-    lab = new SocketLab(8, 9000);
+    lab = new SocketLab(8, { mtu: 9000 });
   });
   after(() => lab.close());
   beforeEach(async () => {
