@@ -5,6 +5,7 @@ export * from './errors.ts';
 export * from './eventfd.ts';
 export { EventLoop, type Watcher } from './loop.ts';
 export * from './memory.ts';
+export * from './peer-signal.ts';
 export * from './sched.ts';
 export * from './socket.ts';
 export * from './users.ts';

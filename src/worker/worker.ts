@@ -26,7 +26,7 @@ import {
   WORKER_STRIDE,
   WORKER_TRAPS,
 } from '../abi/layout.ts';
-import { Epoll, signal } from '../linux/index.ts';
+import { closePeerSignal, Epoll, signal, signalPeer } from '../linux/index.ts';
 import { Control } from '../memory/control.ts';
 import { loadDatapath, pager } from './datapath.ts';
 
@@ -63,12 +63,7 @@ const kicks = new BigUint64Array(memory.buffer, RING_BASE, (RING_STRIDE * MAX_RI
 const datapath = loadDatapath(memory, {
   call(ring) {
     const fd = calls[(RING_BASE + ring * RING_STRIDE + RING_CALL_FD) >> 2]!;
-    if (fd < 0) return;
-    try {
-      signal(fd);
-    } catch {
-      // A call fd that cannot be written to is the front end's loss; its session will tell.
-    }
+    if (fd >= 0) signalPeer(fd);
   },
   latched() {
     signal(mainFd);
@@ -176,4 +171,5 @@ try {
 } finally {
   // Whatever ended it: main must not wait for it.
   control.set(block + WORKER_PARKED, 1);
+  closePeerSignal();
 }
