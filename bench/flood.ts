@@ -16,18 +16,16 @@ import {
 } from '../src/linux/index.ts';
 import { encodeMessage, type PayloadKind, type Payloads } from '../src/vhost-user/index.ts';
 
-/** What it repeats; `rest` is the reference: set up, then nothing. */
-export const KINDS = [
-  'rest',
-  'features',
-  'enable',
-  'call',
-  'restart',
-  'memory',
-  'refused',
-  'connect',
-] as const;
-export type Kind = (typeof KINDS)[number];
+/** What it repeats; `rest`: nothing. */
+export type Kind =
+  | 'rest'
+  | 'features'
+  | 'enable'
+  | 'call'
+  | 'restart'
+  | 'memory'
+  | 'refused'
+  | 'connect';
 
 const RINGS = 16;
 const SIZE = 256;
@@ -99,7 +97,7 @@ function setUp(): void {
 }
 
 const ROUNDS: Record<Kind, (i: number) => void> = {
-  rest: () => epoll.wait(1000),
+  rest: () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000),
   features: () => send(vu.VU_GET_FEATURES, 'none', null),
   enable: (i) => send(vu.VU_SET_VRING_ENABLE, 'state', { index: i % RINGS, num: (i / RINGS) & 1 }),
   call: (i) => send(vu.VU_SET_VRING_CALL, 'ringFd', { index: i % RINGS, noFd: false }, [event]),

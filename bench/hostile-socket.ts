@@ -1,14 +1,29 @@
-// What a front end that sends reconfiguring requests in a tight loop costs an innocent pair of guests in
-// process, on the same switch. The reference is the same front end at rest.
+// What a front end that never rests costs an innocent pair of guests in process, on the same switch. The
+// flooder is stopped and continued in turn, so that near is compared with near.
+//
+// Two figures: the pair's rate, which on a small machine includes the CPU that flooder and main take; and
+// frames by CPU time of the pair's own threads, which other load on the machine does not touch.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WORKER_BASE, WORKER_GENERATION } from '../src/abi/layout.ts';
-import { openSwitch, startTraffic, type TrafficPair } from '../src/api/index.ts';
+import { openSwitch, startTraffic } from '../src/api/index.ts';
 import type { Kind } from './flood.ts';
+
+/** `rest` is the control: what the machine does by itself. */
+export const FLOODS: readonly Kind[] = [
+  'rest',
+  'features',
+  'enable',
+  'call',
+  'restart',
+  'memory',
+  'refused',
+  'connect',
+];
 
 /** Milliseconds of flood before the count begins: what a burst may use is used up. */
 const WARM = 3000;
@@ -18,15 +33,14 @@ const LOOK = 300;
 export interface FloodResult {
   kind: Kind;
   /** The pair's rate under the flood against that at rest, look by look. */
-  ratios: number[];
-  /** Share of one CPU that the switch's main thread used under the flood. */
+  rates: number[];
+  /** The same of its frames by CPU time of the worker and the guests. */
+  efficiency: number[];
+  /** Shares of one CPU used under the flood: by the switch's main thread, and by the flooder. */
   main: number;
-  /** Requests carried out a second. */
-  requests: number;
-}
-
-function received(traffic: TrafficPair): number {
-  return traffic.counts().reduce((sum, guest) => sum + guest.received, 0);
+  flooder: number;
+  /** Times a second that the workers were quiesced. */
+  quiesced: number;
 }
 
 /** What each flood of `kinds` costs the pair, over `looks` pairs of looks. */
@@ -36,40 +50,59 @@ export async function floods(kinds: readonly Kind[], looks: number): Promise<Flo
   const lab = await openSwitch();
   await lab.addPort({ type: 'vhost-user', path });
   const traffic = startTraffic(lab, { frames: Number.POSITIVE_INFINITY, length: 60, check: false });
-  const results: FloodResult[] = [];
-  const look = async () => {
-    const [from, start, cpu] = [received(traffic), performance.now(), process.threadCpuUsage()];
-    const generation = lab.control.get(WORKER_BASE + WORKER_GENERATION);
+  const now = (child: ChildProcess) => ({
+    frames: traffic.counts().reduce((sum, { received }) => sum + received, 0),
+    time: performance.now(),
+    main: cpuOf(process.pid, process.pid),
+    all: cpuOf(process.pid),
+    flooder: cpuOf(child.pid!),
+    quiesced: lab.control.get(WORKER_BASE + WORKER_GENERATION),
+  });
+  const look = async (child: ChildProcess) => {
+    const from = now(child);
     await sleep(LOOK);
-    const time = performance.now() - start;
-    const { user, system } = process.threadCpuUsage(cpu);
+    const to = now(child);
+    const time = to.time - from.time;
+    const main = to.main - from.main;
+    const frames = to.frames - from.frames;
     return {
-      rate: (received(traffic) - from) / time,
-      main: (user + system) / 1000 / time,
-      quiesced: (lab.control.get(WORKER_BASE + WORKER_GENERATION) - generation) / (time / 1000),
+      rate: frames / time,
+      efficiency: frames / (to.all - from.all - main),
+      main: main / time,
+      flooder: (to.flooder - from.flooder) / time,
+      quiesced: (to.quiesced - from.quiesced) / (time / 1000),
     };
   };
+  const results: FloodResult[] = [];
   try {
     for (const kind of kinds) {
       const child = await flooder(path, kind);
       await sleep(WARM);
-      const ratios: number[] = [];
-      let [main, quiesced] = [0, 0];
+      const result: FloodResult = {
+        kind,
+        rates: [],
+        efficiency: [],
+        main: 0,
+        flooder: 0,
+        quiesced: 0,
+      };
       for (let i = 0; i < looks; i++) {
         child.kill('SIGSTOP');
         await sleep(20);
-        const rest = await look();
+        const rest = await look(child);
         child.kill('SIGCONT');
         await sleep(20);
-        const flood = await look();
-        ratios.push(flood.rate / rest.rate);
-        main += flood.main / looks;
-        quiesced += flood.quiesced / looks;
+        const flood = await look(child);
+        result.rates.push(flood.rate / rest.rate);
+        result.efficiency.push(flood.efficiency / rest.efficiency);
+        result.main += flood.main / looks;
+        result.flooder += flood.flooder / looks;
+        result.quiesced += flood.quiesced / looks;
       }
       child.kill('SIGKILL');
       await new Promise((done) => child.once('exit', done));
       while (lab.ports()[0]?.state !== 'listening') await sleep(5);
-      results.push({ kind, ratios, main, requests: quiesced });
+      results.push(result);
     }
   } finally {
     await traffic.stop();
@@ -79,11 +112,20 @@ export async function floods(kinds: readonly Kind[], looks: number): Promise<Flo
   return results;
 }
 
+/** Milliseconds of CPU that a process, or one thread of it, has used. */
+function cpuOf(pid: number, thread?: number): number {
+  const threads = thread === undefined ? readdirSync(`/proc/${pid}/task`) : [`${thread}`];
+  return threads.reduce((sum, tid) => {
+    const spent = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ')[0];
+    return sum + Number(spent) / 1e6;
+  }, 0);
+}
+
 async function flooder(path: string, kind: Kind): Promise<ChildProcess> {
   const script = join(import.meta.dirname, 'flood.ts');
   const child = spawn(process.execPath, [script, path, kind], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  await new Promise((done) => child.stdout.once('data', done));
+  await new Promise((done) => child.stdout!.once('data', done));
   return child;
 }

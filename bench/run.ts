@@ -1,5 +1,5 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
-// Run: npm run bench -- [--cases circle,iperf,offload,paging] [--sizes 64,1518] [--rings 1024]
+// Run: npm run bench -- [--cases circle,iperf,offload,paging,flood] [--sizes 64,1518] [--rings 1024]
 //   [--formats split,packed,in-order] [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
@@ -13,6 +13,7 @@ import { requirePeers } from '../test/peers/process.ts';
 import { type CircleCase, type CircleResult, circle, FORMATS } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
+import { FLOODS, floods } from './hostile-socket.ts';
 import { cutRounds, RECEIVERS, sumRounds } from './offload.ts';
 import { type PagingResult, paging, WAY_NAMES } from './paging.ts';
 
@@ -150,6 +151,21 @@ async function pages(): Promise<void> {
   }
 }
 
+async function flooded(): Promise<void> {
+  say(
+    '\nA front end that never rests, beside two guests in process: their frames against its rest',
+  );
+  const all = await floods(FLOODS, rounds * 10);
+  for (const { kind, rates, efficiency, main, flooder, quiesced } of all) {
+    say(
+      `  ${kind.padEnd(10)} rate ${median(rates).toFixed(3)}x, by CPU time of their own ` +
+        `${median(efficiency).toFixed(3)}x; CPU of main ${(main * 100).toFixed(1)} %, of the flooder ` +
+        `${(flooder * 100).toFixed(1)} %; ${quiesced.toFixed(0)} quiesces a second`,
+    );
+  }
+  results.push({ case: 'flood', runs: all });
+}
+
 function freeHugePages(): number {
   return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
 }
@@ -170,4 +186,5 @@ if (cases.includes('circle')) await circles();
 if (cases.includes('iperf')) await guests();
 if (cases.includes('offload')) await offloads();
 if (cases.includes('paging')) await pages();
+if (cases.includes('flood')) await flooded();
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

@@ -5,8 +5,6 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import {
   NO_PORT,
   PORT_BASE,
@@ -196,26 +194,4 @@ export class SocketLab {
     for (const fd of [this.memory, this.event, this.#latch]) close(fd);
     rmSync(this.#folder, { recursive: true });
   }
-}
-
-setFlagsFromString('--expose-gc');
-const collect = runInNewContext('gc') as () => void;
-
-/**
- * Makes V8 take what it will take for short-lived objects: it grows that space in steps of megabytes at
- * moments of its own.
- */
-export function growHeap(): void {
-  let kept: object[] = [];
-  for (let i = 0; i < 4_000_000; i++) {
-    kept.push({ i });
-    if (kept.length === 400_000) kept = [];
-  }
-}
-
-/** Bytes of this process, garbage collected: resident without what V8 holds in reserve, and in the heap. */
-export function resident(): { rss: number; heap: number } {
-  collect();
-  const { rss, heapUsed, heapTotal } = process.memoryUsage();
-  return { rss: rss - (heapTotal - heapUsed), heap: heapUsed };
 }
