@@ -4,14 +4,17 @@
 // Two figures: the pair's rate, which on a small machine includes the CPU that flooder and main take; and
 // frames by CPU time of the pair's own threads, which other load on the machine does not touch.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { WORKER_BASE, WORKER_GENERATION } from '../src/abi/layout.ts';
 import { openSwitch, startTraffic } from '../src/api/index.ts';
+import { serveControl } from '../src/control/server.ts';
 import type { Kind } from './flood.ts';
+import type { Latency } from './probe.ts';
 
 /** `rest` is the control: what the machine does by itself. */
 export const FLOODS: readonly Kind[] = [
@@ -41,14 +44,29 @@ export interface FloodResult {
   flooder: number;
   /** Times a second that the workers were quiesced. */
   quiesced: number;
+  /** What another port and the control socket wait for answers, from the flood's first request on. */
+  latency: Latency;
 }
 
-/** What each flood of `kinds` costs the pair, over `looks` pairs of looks. */
-export async function floods(kinds: readonly Kind[], looks: number): Promise<FloodResult[]> {
+/**
+ * What each flood of `kinds` costs the pair, over `looks` pairs of looks, on a switch with `idle` more
+ * ports of 8 queue pairs that do nothing.
+ */
+export async function floods(
+  kinds: readonly Kind[],
+  looks: number,
+  idle: number,
+): Promise<FloodResult[]> {
   const folder = mkdtempSync(join(tmpdir(), 'vhop-flood-'));
   const path = join(folder, 'flood.sock');
   const lab = await openSwitch();
+  const calm = join(folder, 'calm.sock');
   await lab.addPort({ type: 'vhost-user', path });
+  await lab.addPort({ type: 'vhost-user', path: calm });
+  for (let i = 0; i < idle; i++) {
+    lab.addMemoryPort({ type: 'memory', name: `idle-${i}`, queues: 8, ringSize: 64 });
+  }
+  const control = await serveControl(lab, join(folder, 'control.sock'));
   const traffic = startTraffic(lab, { frames: Number.POSITIVE_INFINITY, length: 60, check: false });
   const now = (child: ChildProcess) => ({
     frames: traffic.counts().reduce((sum, { received }) => sum + received, 0),
@@ -76,8 +94,11 @@ export async function floods(kinds: readonly Kind[], looks: number): Promise<Flo
   const results: FloodResult[] = [];
   try {
     for (const kind of kinds) {
+      // The probe looks on from before the first request.
+      const probing = probe(calm, control.path, WARM / 1000);
+      await sleep(500);
       const child = await flooder(path, kind);
-      await sleep(WARM);
+      const latency = await probing;
       const result: FloodResult = {
         kind,
         rates: [],
@@ -85,6 +106,7 @@ export async function floods(kinds: readonly Kind[], looks: number): Promise<Flo
         main: 0,
         flooder: 0,
         quiesced: 0,
+        latency,
       };
       for (let i = 0; i < looks; i++) {
         child.kill('SIGSTOP');
@@ -106,6 +128,7 @@ export async function floods(kinds: readonly Kind[], looks: number): Promise<Flo
     }
   } finally {
     await traffic.stop();
+    await control.close();
     await lab.close();
     rmSync(folder, { recursive: true });
   }
@@ -119,6 +142,13 @@ function cpuOf(pid: number, thread?: number): number {
     const spent = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ')[0];
     return sum + Number(spent) / 1e6;
   }, 0);
+}
+
+async function probe(port: string, control: string, seconds: number): Promise<Latency> {
+  const script = join(import.meta.dirname, 'probe.ts');
+  const args = [script, port, control, `${seconds}`];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  return JSON.parse(stdout) as Latency;
 }
 
 async function flooder(path: string, kind: Kind): Promise<ChildProcess> {

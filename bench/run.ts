@@ -151,19 +151,24 @@ async function pages(): Promise<void> {
   }
 }
 
-async function flooded(): Promise<void> {
+async function flooded(idle: number): Promise<void> {
   say(
-    '\nA front end that never rests, beside two guests in process: their frames against its rest',
+    `\nA front end that never rests, beside two guests in process and ${idle} idle ports: ` +
+      'their frames against its rest',
   );
-  const all = await floods(FLOODS, rounds * 10);
-  for (const { kind, rates, efficiency, main, flooder, quiesced } of all) {
+  const all = await floods(FLOODS, rounds * 10, idle);
+  for (const { kind, rates, efficiency, main, flooder, quiesced, latency } of all) {
+    const [request, query] = [latency.request, latency.query].map((ms) =>
+      ms.map((each) => each.toFixed(1)).join(' / '),
+    );
     say(
       `  ${kind.padEnd(10)} rate ${median(rates).toFixed(3)}x, by CPU time of their own ` +
         `${median(efficiency).toFixed(3)}x; CPU of main ${(main * 100).toFixed(1)} %, of the flooder ` +
-        `${(flooder * 100).toFixed(1)} %; ${quiesced.toFixed(0)} quiesces a second`,
+        `${(flooder * 100).toFixed(1)} %; ${quiesced.toFixed(0)} quiesces a second; ` +
+        `another port's request ${request} ms (median / worst), vhop ports ${query} ms`,
     );
   }
-  results.push({ case: 'flood', runs: all });
+  results.push({ case: 'flood', idle, runs: all });
 }
 
 function freeHugePages(): number {
@@ -186,5 +191,5 @@ if (cases.includes('circle')) await circles();
 if (cases.includes('iperf')) await guests();
 if (cases.includes('offload')) await offloads();
 if (cases.includes('paging')) await pages();
-if (cases.includes('flood')) await flooded();
+if (cases.includes('flood')) for (const idle of [0, 64]) await flooded(idle);
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));
