@@ -3,8 +3,9 @@
 import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckedPort, checkPorts } from '../config/check.ts';
+import { parseLimits } from '../config/quantity.ts';
 import { macFromName, nameFromPath, SOCKET_MODE_PATTERN } from '../limits.ts';
-import type { Forwarding, PortMode, SocketAccess } from '../types.ts';
+import type { Forwarding, Limits, PortMode, SocketAccess } from '../types.ts';
 import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
 import { runSwitch } from './run.ts';
 
@@ -17,6 +18,8 @@ export interface SocketsOptions {
   mtu?: number;
   socketMode?: number;
   socketOwner?: Pick<SocketAccess, 'owner' | 'group'>;
+  rate?: Limits;
+  burst?: Limits;
   live?: boolean;
   json?: boolean;
 }
@@ -43,9 +46,19 @@ export function socketOptions(command: Command): Command {
     .option('-w, --workers <n>', 'datapath threads (default: 1)', wholeNumber(1, 16))
     .option('-q, --queues <n>', 'queue pairs each port offers (default: 8)', wholeNumber(1, 8))
     .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
+    .option('--rate <limits>', 'what a port may send a second: bits=1G,frames=100k', limits)
+    .option('--burst <limits>', 'and at once after a pause (default: 0.1 s of the rate)', limits)
     .option('--socket-mode <bits>', 'permission bits of the sockets, octal', parseMode)
     .option('--socket-owner <user:group>', 'whom the sockets belong to, as for chown', parseOwner)
     .addHelpText('after', SOCKET_HELP);
+}
+
+function limits(text: string): Limits {
+  try {
+    return parseLimits(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
 }
 
 /** `660`, `0660`. */
@@ -83,7 +96,7 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'socketMode' | 'socketOwner'> = {},
+  options: Omit<SocketsOptions, 'name' | 'control'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
   const { socketMode, socketOwner } = options;
@@ -95,7 +108,7 @@ export function portsFrom(
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu } = options;
+    const { queues, mtu, rate, burst } = options;
     return {
       type: 'vhost-user',
       name,
@@ -105,6 +118,8 @@ export function portsFrom(
       ...(queues === undefined ? {} : { queues }),
       ...(mtu === undefined ? {} : { mtu }),
       ...(limited ? { socket: access } : {}),
+      ...(rate === undefined ? {} : { rate }),
+      ...(burst === undefined ? {} : { burst }),
     };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
@@ -112,7 +127,10 @@ export function portsFrom(
     throw new UsageError(`the socket '${same.path}' is given twice: give each port its own`);
   }
   const problem = checkPorts(ports, forwarding)[0];
-  if (problem !== undefined) throw new UsageError(problem.message);
+  if (problem !== undefined) {
+    const { key, message } = problem;
+    throw new UsageError(key === 'rate' || key === 'burst' ? `--${key}: ${message}` : message);
+  }
   return ports;
 }
 

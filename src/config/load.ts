@@ -11,7 +11,7 @@ import type { SocketAccess, SwitchOptions } from '../types.ts';
 import { type CheckedPort, checkPorts } from './check.ts';
 import { ConfigError } from './error.ts';
 import { suggestion } from './nearest.ts';
-import { type Config, configSchema, portSchema, socketSchema } from './schema.ts';
+import { type Config, configSchema, portSchema } from './schema.ts';
 
 export interface LoadedConfig {
   switch: SwitchOptions;
@@ -113,9 +113,7 @@ interface Explained {
 
 function explain(issue: core.$ZodIssue, document: Document, value: unknown): Explained[] {
   if (issue.code === 'unrecognized_keys') {
-    const [ports, , socket] = issue.path;
-    const schema = ports === undefined ? configSchema : socket ? socketSchema : portSchema;
-    const known = Object.keys(schema.shape);
+    const known = knownKeys(issue.path);
     return issue.keys.map((key) => {
       const path = [...issue.path, key];
       const message = `unknown key${suggestion(key, known)}`;
@@ -131,6 +129,13 @@ function explain(issue: core.$ZodIssue, document: Document, value: unknown): Exp
   return [
     { offset: offsetOf(document, issue.path), key: keyText(issue.path), message: message.trim() },
   ];
+}
+
+/** The keys of the map at `path`: the file's, a port's, or those of a map in a port. */
+function knownKeys([list, , key]: readonly PropertyKey[]): string[] {
+  if (list !== 'ports') return Object.keys(configSchema.shape);
+  const inner = key === undefined ? undefined : portSchema.shape[key as 'rate' | 'socket'];
+  return Object.keys(inner === undefined ? portSchema.shape : inner.unwrap().shape);
 }
 
 /** What stands there instead, short enough for a sentence. */

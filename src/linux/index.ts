@@ -1,11 +1,11 @@
 // System calls, and the only FFI of the house.
 
+export * from './aio.ts';
 export * from './epoll.ts';
 export * from './errors.ts';
 export * from './eventfd.ts';
 export { EventLoop, type Watcher } from './loop.ts';
 export * from './memory.ts';
-export * from './peer-signal.ts';
 export * from './sched.ts';
 export * from './socket.ts';
 export * from './users.ts';
