@@ -1,4 +1,10 @@
-// What a fuzz target is.
+// What every fuzzer is to `npm run fuzz` (fuzz/run.ts) and to its test.
+
+export interface FuzzReport {
+  iterations: number;
+  seconds: number;
+  notes: Record<string, number>;
+}
 
 export interface FuzzTarget {
   name: string;
@@ -6,5 +12,5 @@ export interface FuzzTarget {
     seed: number;
     iterations: number;
     onProgress?(done: number): void;
-  }): Promise<{ iterations: number; seconds: number; notes: Record<string, number> }>;
+  }): Promise<FuzzReport>;
 }

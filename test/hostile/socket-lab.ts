@@ -113,6 +113,11 @@ export class SocketLab {
     }
   }
 
+  /** Front ends let in so far. */
+  get visits(): number {
+    return this.#here;
+  }
+
   /** Resolves once all that connected came and went. */
   async free(): Promise<void> {
     while (this.#here < this.#made || this.#gone < this.#made) await new Promise(setImmediate);

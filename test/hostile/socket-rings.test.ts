@@ -91,6 +91,23 @@ describe('rings', { timeout: LONG ? 7_200_000 : 60_000 }, () => {
     });
   }
 
+  it('class 9: what was aligned for split rings is refused when the ring starts as a packed one', async () => {
+    const features = bit(F_VERSION_1) | bit(F_PROTOCOL_FEATURES);
+    const index = 1;
+    front.send(vu.VU_SET_PROTOCOL_FEATURES, 'u64', 1n << 3n);
+    front.send(vu.VU_SET_FEATURES, 'u64', features);
+    front.send(vu.VU_SET_MEM_TABLE, 'table', [REGION], { fds: [lab.memory] });
+    front.send(vu.VU_SET_VRING_NUM, 'state', { index, num: 256 });
+    const at = { index, flags: 0, logGpa: 0n, ...good, avail: good.avail + 2n };
+    await lab.done(front, vu.VU_SET_VRING_ADDR, 'addr', at);
+    await lab.done(front, vu.VU_SET_FEATURES, 'u64', features | bit(F_RING_PACKED));
+    await lab.done(front, vu.VU_SET_VRING_ENABLE, 'state', { index, num: 1 });
+    const kick = { fds: [lab.event], needReply: true };
+    front.send(vu.VU_SET_VRING_KICK, 'ringFd', { index, noFd: false }, kick);
+    assert.notEqual(await front.expectU64(vu.VU_SET_VRING_KICK), 0n);
+    assert.equal(lab.device.rings[index]!.state, RING_STOPPED);
+  });
+
   it('class 10: front ends that leave while their rings are polled leave nothing behind', async () => {
     const rounds = LONG ? 20_000 : 300;
     const ring = Number(parts(1).desc - UVA);
