@@ -64,13 +64,11 @@ export class SessionGenerator {
   #packed = false;
   /** The next thing a front end would do, in the order of a start. */
   #stage = 0;
-  #sizes: number[];
 
   constructor(random: Random, options: GeneratorOptions) {
     this.#random = random;
     this.#options = options;
     this.#rings = options.pairs * 2;
-    this.#sizes = Array(this.#rings).fill(0);
   }
 
   next(): Step {
@@ -144,7 +142,6 @@ export class SessionGenerator {
         return this.#shape(request, 'region', this.#second(), random.oneIn(2) ? ['small'] : []);
       case vu.VU_SET_VRING_NUM: {
         const num = this.#packed && random.oneIn(2) ? 1 + random.below(300) : 1 << random.below(10);
-        this.#sizes[ring] = num;
         return this.#shape(request, 'state', { index: ring, num });
       }
       case vu.VU_SET_VRING_BASE: {

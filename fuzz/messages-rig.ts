@@ -6,103 +6,21 @@ import { writeSync } from 'node:fs';
 import { PORT_BASE, PORT_STRIDE, RING_BASE, RING_STRIDE } from '../src/abi/layout.ts';
 import * as vu from '../src/abi/vhost-user.ts';
 import { F_PROTOCOL_FEATURES } from '../src/abi/virtio.ts';
-import { close, type EventLoop, recvWithFds, sendWithFds, socketPair } from '../src/linux/index.ts';
+import { close } from '../src/linux/index.ts';
 import { ringIndex } from '../src/memory/control.ts';
-import {
-  encodeMessage,
-  type PayloadKind,
-  type Payloads,
-  ruleOf,
-  Session,
-} from '../src/vhost-user/index.ts';
+import { encodeMessage, type PayloadKind, type Payloads } from '../src/vhost-user/index.ts';
 import type { NetDevice } from '../src/virtio/device.ts';
 import { bit } from '../src/virtio/features.ts';
 import { concat, frame, header, mac } from '../test/datapath/frames.ts';
 import { openFds } from '../test/linux/fds.ts';
 import { DeviceBench, FrontEnd, PLAIN } from '../test/virtio/bench.ts';
+import { Line, Replies } from './messages-line.ts';
 import { type FdKind, openKinds, type Step } from './messages-steps.ts';
 
 const FRAME = concat(header(), frame({ from: mac(1), to: mac(2), length: 100 }));
 const PAIRS = 2;
 /** What a session may never say: mistakes of the house, whatever the front end did. */
 const OURS = /internal error|\((EBADF|EFAULT|EEXIST|ENOENT)\)/;
-
-/** A loop whose sources are looked at when the fuzzer says so. */
-class HandLoop {
-  readonly #watchers = new Map<number, () => void>();
-
-  watch(fd: number, _events: number, watcher: () => void): () => void {
-    this.#watchers.set(fd, watcher);
-    return () => {
-      if (this.#watchers.get(fd) === watcher) this.#watchers.delete(fd);
-    };
-  }
-
-  turn(): void {
-    for (const watcher of [...this.#watchers.values()]) watcher();
-  }
-}
-
-/** One connected front end, and what its session said. */
-class Line {
-  readonly fd: number;
-  readonly session: Session;
-  readonly said: string[] = [];
-  readonly #loop = new HandLoop();
-  readonly #buffer = Buffer.alloc(65536);
-  #open = true;
-
-  constructor(device: NetDevice) {
-    const [ours, theirs] = socketPair();
-    this.fd = theirs;
-    this.session = new Session({
-      fd: ours,
-      loop: this.#loop as unknown as EventLoop,
-      backend: device,
-      onNotice: (message) => this.said.push(message),
-      onClosed: (reason) => this.said.push(reason),
-    });
-  }
-
-  /** Sends, lets the session handle it, returns the replies: [request, flags, payload]. */
-  send(bytes: Uint8Array, fds: number[] = []): [number, number, Buffer][] {
-    try {
-      assert.equal(sendWithFds(this.fd, bytes, fds), bytes.length);
-    } catch (error) {
-      // EPIPE: it has hung up.
-      assert.equal(this.session.open, false, String(error));
-    }
-    this.#loop.turn();
-    return this.#replies();
-  }
-
-  #replies(): [number, number, Buffer][] {
-    const replies: [number, number, Buffer][] = [];
-    let got: ReturnType<typeof recvWithFds>;
-    try {
-      got = recvWithFds(this.fd, this.#buffer, 1);
-    } catch {
-      return replies; // ECONNRESET: closed with something unread.
-    }
-    if (got === 'again') return replies;
-    assert.equal(got.fds.length, 0, 'a reply came with a descriptor');
-    for (let at = 0; at < got.bytes; ) {
-      const size = this.#buffer.readUInt32LE(at + 8);
-      const payload = Buffer.from(this.#buffer.subarray(at + 12, at + 12 + size));
-      replies.push([this.#buffer.readUInt32LE(at), this.#buffer.readUInt32LE(at + 4), payload]);
-      at += 12 + size;
-    }
-    return replies;
-  }
-
-  hangUp(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    close(this.fd);
-    this.#loop.turn();
-    assert.equal(this.session.open, false, 'the session did not notice the end');
-  }
-}
 
 export class MessageRig {
   readonly bench = new DeviceBench();
@@ -274,34 +192,5 @@ export class MessageRig {
     for (const guest of this.#innocents) guest.close();
     this.#honest.close();
     for (const fd of Object.values(this.#kinds)) close(fd);
-  }
-}
-
-/** What must come back, for as long as the peer's bytes are whole messages. */
-class Replies {
-  #whole = true;
-  #acknowledged = false;
-
-  check(bytes: Buffer, replies: [number, number, Buffer][], open: boolean): void {
-    this.#whole &&= bytes.length >= vu.HEADER_SIZE && bytes.length === 12 + bytes.readUInt32LE(8);
-    for (const [, flags] of replies) assert.equal(flags, vu.REPLY_FLAGS);
-    if (!this.#whole) return;
-    const request = bytes.readUInt32LE(0);
-    const asks = (bytes.readUInt32LE(4) & vu.FLAG_NEED_REPLY) !== 0;
-    if (!open) {
-      // What was refused in the same turn may not have been told.
-      assert.equal(replies.length, 0, `${request} was answered and the connection closed`);
-      return;
-    }
-    const before = this.#acknowledged;
-    if (request === vu.VU_SET_PROTOCOL_FEATURES) {
-      const refused = replies.length === 1 && replies[0]![2].readBigUInt64LE() !== 0n;
-      if (!refused) this.#acknowledged = (bytes.readUInt32LE(12) & (1 << vu.PF_REPLY_ACK)) !== 0;
-      assert.ok(!refused || before, 'a refusal that nobody could be told of');
-    }
-    const own = ruleOf(request)?.reply !== undefined;
-    const wanted = own || (asks && this.#acknowledged) ? 1 : 0;
-    assert.equal(replies.length, wanted, `${request}: ${replies.length} replies, not ${wanted}`);
-    if (wanted === 1) assert.equal(replies[0]![0], request);
   }
 }
