@@ -20,6 +20,7 @@ export interface SocketsOptions {
   socketOwner?: Pick<SocketAccess, 'owner' | 'group'>;
   rate?: Limits;
   burst?: Limits;
+  requireSealed?: boolean;
   live?: boolean;
   json?: boolean;
 }
@@ -48,6 +49,7 @@ export function socketOptions(command: Command): Command {
     .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
     .option('--rate <limits>', 'what a port may send a second: bits=1G,frames=100k', limits)
     .option('--burst <limits>', 'and at once after a pause (default: 0.1 s of the rate)', limits)
+    .option('--require-sealed', 'refuse guest memory that could shrink while it is mapped')
     .option('--socket-mode <bits>', 'permission bits of the sockets, octal', parseMode)
     .option('--socket-owner <user:group>', 'whom the sockets belong to, as for chown', parseOwner)
     .addHelpText('after', SOCKET_HELP);
@@ -108,7 +110,7 @@ export function portsFrom(
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu, rate, burst } = options;
+    const { queues, mtu, rate, burst, requireSealed } = options;
     return {
       type: 'vhost-user',
       name,
@@ -120,6 +122,7 @@ export function portsFrom(
       ...(limited ? { socket: access } : {}),
       ...(rate === undefined ? {} : { rate }),
       ...(burst === undefined ? {} : { burst }),
+      ...(requireSealed === undefined ? {} : { requireSealed }),
     };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
