@@ -42,6 +42,8 @@ export interface EndpointOptions {
 export class Endpoint {
   readonly #options: EndpointOptions;
   readonly #notices: Notices;
+  /** Apart: who comes and goes must not use up what is left to say about trouble. */
+  readonly #arrivals: Notices;
   readonly #budget: Budget;
   #open = false;
   #session: Session | undefined;
@@ -52,6 +54,7 @@ export class Endpoint {
   constructor(options: EndpointOptions) {
     this.#options = options;
     this.#notices = new Notices(options.onNotice);
+    this.#arrivals = new Notices(options.onNotice);
     this.#budget = options.budget ?? new Budget();
   }
 
@@ -196,13 +199,16 @@ export class Endpoint {
     if (ended) return;
     this.#session = session;
     const { onConnected } = this.#options;
-    if (onConnected) this.#notices.say(`connected: ${JSON.stringify(session.peer)}`, onConnected);
+    if (onConnected) this.#arrivals.say(JSON.stringify(session.peer), onConnected);
   }
 
   #ended(reason: string, fault: boolean): void {
     // A session that did some work ends the spell of trouble before it; one that only ever fails
     // would say the same for each attempt.
-    if (this.#session !== undefined && this.#session.requests > 0) this.#notices.forget();
+    if (this.#session !== undefined && this.#session.requests > 0) {
+      this.#notices.forget();
+      this.#arrivals.forget();
+    }
     this.#session = undefined;
     if (fault) this.#notices.say(reason);
     if (this.#open && this.#options.mode === 'client') this.#later(() => this.#connect());

@@ -15,6 +15,7 @@ import {
   SWITCH_NOW,
   SWITCH_PORTS,
   WORKER_BASE,
+  WORKER_POLLS,
   WORKER_TRAPS,
 } from '../../src/abi/layout.ts';
 import * as vu from '../../src/abi/vhost-user.ts';
@@ -97,6 +98,14 @@ export class SocketLab {
       onNotice: (message) => this.notices.push(message),
     });
     this.endpoint.open();
+  }
+
+  /** Resolves once the worker has opened what it opens. */
+  async ready(): Promise<this> {
+    while (this.control.counter(WORKER_BASE + WORKER_POLLS) === 0) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    return this;
   }
 
   /** A front end, once there is room for it in the queue. */

@@ -20,8 +20,8 @@ describe('memory', { timeout: 60_000 }, () => {
   let fds = 0;
   let free = 0;
 
-  before(() => {
-    lab = new SocketLab();
+  before(async () => {
+    lab = await new SocketLab().ready();
   });
   after(() => lab.close());
   beforeEach(async () => {

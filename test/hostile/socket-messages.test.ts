@@ -21,8 +21,8 @@ describe('messages', { timeout: 60_000 }, () => {
   let front: FrontEnd;
   let fds = 0;
 
-  before(() => {
-    lab = new SocketLab(8, { mtu: 9000 });
+  before(async () => {
+    lab = await new SocketLab(8, { mtu: 9000 }).ready();
   });
   after(() => lab.close());
   beforeEach(async () => {

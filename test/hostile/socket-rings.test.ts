@@ -21,8 +21,8 @@ describe('rings', { timeout: LONG ? 7_200_000 : 60_000 }, () => {
   let front: FrontEnd;
   let fds = 0;
 
-  before(() => {
-    lab = new SocketLab();
+  before(async () => {
+    lab = await new SocketLab().ready();
   });
   after(() => lab.close());
   beforeEach(async () => {

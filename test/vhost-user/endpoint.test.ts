@@ -191,6 +191,12 @@ test('who connected is told, once while it comes to nothing', async () => {
     }
     assert.ok(peers.length >= 10 && peers.length <= 32, `${peers.length} told`);
     assert.deepEqual(notices, []);
+    // However many came, trouble is told.
+    const front = new FrontEnd(connectUnix(path));
+    front.send(vu.VU_SET_LOG_FD, 'none', null);
+    await front.expectClosed();
+    front.close();
+    assert.match(notices[0]!, /^SET_LOG_FD refused/);
   });
 });
 
