@@ -4,8 +4,8 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckedPort, checkPorts } from '../config/check.ts';
 import { parseLimits } from '../config/quantity.ts';
-import { macFromName, nameFromPath } from '../limits.ts';
-import type { Forwarding, Limits, PortMode } from '../types.ts';
+import { macFromName, nameFromPath, SOCKET_MODE_PATTERN } from '../limits.ts';
+import type { Forwarding, Limits, PortMode, SocketAccess } from '../types.ts';
 import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
 import { runSwitch } from './run.ts';
 
@@ -16,6 +16,8 @@ export interface SocketsOptions {
   ageing?: number;
   queues?: number;
   mtu?: number;
+  socketMode?: number;
+  socketOwner?: Pick<SocketAccess, 'owner' | 'group'>;
   rate?: Limits;
   burst?: Limits;
   requireSealed?: boolean;
@@ -48,6 +50,8 @@ export function socketOptions(command: Command): Command {
     .option('--rate <limits>', 'what a port may send a second: bits=1G,frames=100k', limits)
     .option('--burst <limits>', 'and at once after a pause (default: 0.1 s of the rate)', limits)
     .option('--require-sealed', 'refuse guest memory that could shrink while it is mapped')
+    .option('--socket-mode <bits>', 'permission bits of the sockets, octal', parseMode)
+    .option('--socket-owner <user:group>', 'whom the sockets belong to, as for chown', parseOwner)
     .addHelpText('after', SOCKET_HELP);
 }
 
@@ -57,6 +61,26 @@ function limits(text: string): Limits {
   } catch (error) {
     throw new InvalidArgumentError((error as Error).message);
   }
+}
+
+/** `660`, `0660`. */
+function parseMode(text: string): number {
+  if (SOCKET_MODE_PATTERN.test(text)) return Number.parseInt(text, 8);
+  throw new InvalidArgumentError('Give octal permission bits such as 660.');
+}
+
+/** `alice`, `alice:kvm`, `:kvm`; each part a name or a number. */
+function parseOwner(text: string): Pick<SocketAccess, 'owner' | 'group'> {
+  const [, owner, group] = /^([^:]*)(?::([^:]+))?$/.exec(text) ?? [];
+  if (!owner && !group) throw new InvalidArgumentError('Give USER, USER:GROUP or :GROUP.');
+  return {
+    ...(owner ? { owner: nameOrNumber(owner) } : {}),
+    ...(group ? { group: nameOrNumber(group) } : {}),
+  };
+}
+
+function nameOrNumber(text: string): string | number {
+  return /^\d{1,9}$/.test(text) ? Number(text) : text;
 }
 
 /** A socket as typed: `PATH`, `client:PATH` or `server:PATH`, to an absolute path. */
@@ -74,9 +98,12 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'rate' | 'burst' | 'requireSealed'> = {},
+  options: Omit<SocketsOptions, 'name' | 'control'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
+  const { socketMode, socketOwner } = options;
+  const limited = socketMode !== undefined || socketOwner !== undefined;
+  const access = { ...(socketMode === undefined ? {} : { mode: socketMode }), ...socketOwner };
   const ports = sockets.map((socket): CheckedPort => {
     const { path, mode } = parseSocket(socket);
     const base = nameFromPath(path);
@@ -92,6 +119,7 @@ export function portsFrom(
       mac: macFromName(name),
       ...(queues === undefined ? {} : { queues }),
       ...(mtu === undefined ? {} : { mtu }),
+      ...(limited ? { socket: access } : {}),
       ...(rate === undefined ? {} : { rate }),
       ...(burst === undefined ? {} : { burst }),
       ...(requireSealed === undefined ? {} : { requireSealed }),
