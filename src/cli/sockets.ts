@@ -91,6 +91,11 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
   return { path: resolve(path), mode: mode as PortMode };
 }
 
+/** `options` without those that were not given. */
+function present(options: Record<string, unknown>): Partial<CheckedPort> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
 /**
  * The ports for sockets as typed. Two sockets of one base name get different port names; the same
  * socket twice, a path that is too long, or a wire without exactly two is a UsageError.
@@ -103,27 +108,16 @@ export function portsFrom(
   const names = new Set<string>();
   const { socketMode, socketOwner } = options;
   const limited = socketMode !== undefined || socketOwner !== undefined;
-  const access = { ...(socketMode === undefined ? {} : { mode: socketMode }), ...socketOwner };
+  const { queues, mtu, rate, burst, requireSealed } = options;
+  const socket = limited ? present({ mode: socketMode, ...socketOwner }) : undefined;
+  const given = present({ queues, mtu, rate, burst, requireSealed, socket });
   const ports = sockets.map((socket): CheckedPort => {
     const { path, mode } = parseSocket(socket);
     const base = nameFromPath(path);
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu, rate, burst, requireSealed } = options;
-    return {
-      type: 'vhost-user',
-      name,
-      path,
-      mode,
-      mac: macFromName(name),
-      ...(queues === undefined ? {} : { queues }),
-      ...(mtu === undefined ? {} : { mtu }),
-      ...(limited ? { socket: access } : {}),
-      ...(rate === undefined ? {} : { rate }),
-      ...(burst === undefined ? {} : { burst }),
-      ...(requireSealed === undefined ? {} : { requireSealed }),
-    };
+    return { type: 'vhost-user', name, path, mode, mac: macFromName(name), ...given };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
   if (same !== undefined) {
