@@ -3,18 +3,9 @@
 
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { Arena, Bench } from './race/arena.ts';
-import {
-  DOING,
-  FLIPS,
-  JOB,
-  PLACE,
-  PLACES,
-  UNIT,
-  VALUE_A,
-  VALUE_B,
-  WIDTH,
-} from './race/flipper.ts';
+import { theBench } from './bench.ts';
+import { Arena } from './race/arena.ts';
+import { DOING, FLIPS, JOB, PLACE, UNIT, WIDTH } from './race/flipper.ts';
 import type { Flip, Race } from './race/race.ts';
 import { RECEIVED } from './race/received.ts';
 import { SENT } from './race/sent.ts';
@@ -31,9 +22,11 @@ const STUCK = 20_000;
 class Flipper {
   readonly #control = new Int32Array(new SharedArrayBuffer(4096));
   readonly #thread: Worker;
+  readonly #memory: Uint8Array;
   #job = 0;
 
   constructor(memory: ArrayBufferLike) {
+    this.#memory = new Uint8Array(memory);
     this.#thread = new Worker(new URL('race/flipper.ts', import.meta.url), {
       workerData: { memory, words: this.#control.buffer },
     });
@@ -45,6 +38,9 @@ class Flipper {
   }
 
   start({ places, width, a, b }: Flip): void {
+    for (const at of places) {
+      for (let i = 0; i < width; i++) this.#memory[at + i] = a >> (8 * i);
+    }
     const control = this.#control;
     control.set([width, a, b, places.length, 0], WIDTH);
     control.set(places, PLACE);
@@ -97,7 +93,7 @@ export async function runRaces(
   flips: number,
   each: (result: RaceResult) => void = () => {},
 ): Promise<RaceResult[]> {
-  const bench = new Bench();
+  const bench = theBench();
   const flipper = new Flipper(bench.memory.u8.buffer);
   const dog = new Watchdog(STUCK, 'race: stuck in race {0}: a poll does not end');
   const results: RaceResult[] = [];

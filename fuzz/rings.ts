@@ -5,12 +5,12 @@
 // lends its world to later ones. An iteration is one field changed.
 
 import { RING_LAST_AVAIL, RING_STATE } from '../src/abi/layout.ts';
+import { theBench } from './bench.ts';
 import { Case, type CaseSpec, type Outcome } from './rings/case.ts';
 import { keep, loadCorpus, reached } from './rings/corpus.ts';
 import { kindOf, minimise, type Played, play } from './rings/minimise.ts';
 import { FIELDS } from './rings/mutate.ts';
 import { Random } from './rings/random.ts';
-import { Bench } from './rings/world.ts';
 import type { FuzzReport, FuzzTarget } from './target.ts';
 import { Watchdog } from './watchdog.ts';
 
@@ -24,7 +24,7 @@ function signature({ packed, tx, rx, peer, latched }: Outcome): number {
 }
 
 export class RingFuzzer {
-  readonly bench = new Bench();
+  readonly bench = theBench();
   /** Rounds by what they reached (corpus.ts). */
   readonly reached = new Map<string, number>();
   changes = 0;

@@ -24,9 +24,10 @@ import {
 } from '../../src/abi/virtio.ts';
 import { ringAddress } from '../../src/memory/control.ts';
 import type { TestQueue } from '../../test/datapath/queue.ts';
-import { features, Rig, type TestPort } from '../../test/datapath/rig.ts';
+import { features, type TestPort } from '../../test/datapath/rig.ts';
+import type { Bench } from '../bench.ts';
+import type { Memory } from '../memory.ts';
 import { Honest } from '../rings/honest.ts';
-import { Memory } from '../rings/memory.ts';
 
 /** Entries of both hostile rings. */
 export const SIZE = 32;
@@ -47,11 +48,6 @@ export interface ArenaSpec {
   mergeable?: boolean;
   /** What the honest one sends, virtio header and frame. */
   samples?: { header: Uint8Array; frame: Uint8Array }[];
-}
-
-export class Bench {
-  readonly rig = new Rig();
-  readonly memory = new Memory(this.rig.control.memory.buffer);
 }
 
 export class Arena {
@@ -173,9 +169,7 @@ export class Arena {
     const { u32 } = this.memory;
     const at = this.packed ? queue.desc + i * 16 + 8 : queue.usedRing + 4 + i * 8;
     const [first, second] = [u32[at >>> 2]!, u32[(at >>> 2) + 1]!];
-    return this.packed
-      ? { id: second & 0xffff, length: first }
-      : { id: first, length: second };
+    return this.packed ? { id: second & 0xffff, length: first } : { id: first, length: second };
   }
 
   /** What the honest guest got: header and frame, put together. */

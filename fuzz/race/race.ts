@@ -36,7 +36,7 @@ export function count(seen: Map<string, number>, what: string, by = 1): void {
 }
 
 /** What the honest guest must get of a frame: its header, then these bytes. */
-export function arrival(frame: Uint8Array, header = new Uint8Array(HEADER)): Buffer {
+export function arrival(frame: Uint8Array, header: Uint8Array = new Uint8Array(HEADER)): Buffer {
   const out = Buffer.concat([header.subarray(0, HEADER), frame]);
   out.writeUInt16LE(1, 10);
   return out;

@@ -12,7 +12,7 @@ import {
 import { header } from '../../test/datapath/frames.ts';
 import { features } from '../../test/datapath/rig.ts';
 import { type Arena, HEADER, MixedRead, SIZE } from './arena.ts';
-import { count, describe, Drops, type Flip, type Race, type Running } from './race.ts';
+import { count, Drops, describe, type Flip, type Race, type Running } from './race.ts';
 
 /** Frames of a round, each of one byte's fill. */
 const FRAMES = 16;
@@ -202,12 +202,7 @@ function merged(packed: boolean): Race {
   );
 }
 
-function judgeMerged(
-  arena: Arena,
-  first: number,
-  chains: number,
-  seen: Map<string, number>,
-): void {
+function judgeMerged(arena: Arena, first: number, chains: number, seen: Map<string, number>): void {
   const { u8 } = arena.memory;
   for (let i = 0; i < chains; ) {
     const buffers = u8[first + i * AREA + 10]! | (u8[first + i * AREA + 11]! << 8);
@@ -311,7 +306,8 @@ const SPLIT: Race[] = [
         for (let i = 0; i < chains; i++) last[arena.used(rx, i).id] = 0x30 + i;
         for (const [i, at] of areas.entries()) {
           const fill = fillOf(arena, at, HEADER, LENGTH);
-          if (fill !== last[i]) throw new MixedRead(`buffer ${i} has ${fill}, named for ${last[i]}`);
+          if (fill !== last[i])
+            throw new MixedRead(`buffer ${i} has ${fill}, named for ${last[i]}`);
           if (fill !== 0) count(seen, i === 0 ? 'a' : 'b');
         }
       },
@@ -363,7 +359,8 @@ const PACKED_ID = race('id', true, ['a'], (arena) => {
     judge: (chains, seen) => {
       for (let i = 0; i < chains; i++) {
         const { id } = arena.used(rx, i);
-        if (id !== 7 && id !== 0xfff8 && id !== i) throw new MixedRead(`used slot ${i} names ${id}`);
+        if (id !== 7 && id !== 0xfff8 && id !== i)
+          throw new MixedRead(`used slot ${i} names ${id}`);
       }
       places(arena, { a })(chains, seen);
     },

@@ -215,7 +215,8 @@ const SPLIT: Race[] = [
         const both = (byte: number) => [
           arrival(Buffer.concat([filled(0xaa, SHORT), filled(byte, SHORT)])),
         ];
-        const outcomes = other < SIZE ? { b: both(0xbb), c: both(0xcc) } : { b: both(0xbb) };
+        const outcomes: Setting['outcomes'] =
+          other < SIZE ? { b: both(0xbb), c: both(0xcc) } : { b: both(0xbb) };
         return { flip, outcomes, drops: other < SIZE ? [] : ['tx_bad_chain'] };
       },
     ),

@@ -1,7 +1,7 @@
 // One case: a world, and rounds over it. Each posts valid chains, changes fields, polls, and asks
 // whether every head came back or the ring is latched, and whether anybody else noticed.
 
-import { DROP_TX_BAD_HEADER } from '../../src/abi/drops.ts';
+import { DROP_TX_BAD_HEADER, DROP_TX_PAGING } from '../../src/abi/drops.ts';
 import {
   BROKEN_AVAIL_JUMP,
   BROKEN_CHAIN,
@@ -12,13 +12,16 @@ import {
   RING_STATE,
   RINGF_IN_ORDER,
 } from '../../src/abi/layout.ts';
+import { DROP_NAMES } from '../../src/observe/drops.ts';
+import type { Bench } from '../bench.ts';
 import type { HostileRing } from './hostile-ring.ts';
 import { Ledger } from './ledger.ts';
 import { Random } from './random.ts';
 import { Returned } from './returned.ts';
 import { BYSTANDER } from './samples.ts';
 import { shapeOf } from './shape.ts';
-import { type Bench, World } from './world.ts';
+import { Verdict } from './verdict.ts';
+import { World } from './world.ts';
 
 export const ROUNDS = 512;
 /** Changes are numbered by round and within it. */
@@ -27,6 +30,8 @@ export const NUMBERS = 0x1_0000;
 const POLLS = 1200;
 /** Polls in vain after which a burst of any size is taken (datapath/forward.ts). */
 const PATIENCE = 10;
+/** Drop reasons that the chain alone decides: the first of them, and that of pages. */
+const JUDGED = [...Array(DROP_TX_BAD_HEADER + 1).keys(), DROP_TX_PAGING];
 const REASONS = [BROKEN_AVAIL_JUMP, BROKEN_HEAD, BROKEN_CHAIN];
 
 /** What one round came to: for coverage, and for the corpus. */
@@ -59,6 +64,7 @@ export class Case {
   readonly #outcome: Outcome;
   /** Both rings were started just now, and nothing was changed since. */
   #clean = true;
+  readonly #verdict: Verdict;
   #round = 0;
   /** Taken off the hostile TX ring. */
   frames = 0;
@@ -76,6 +82,14 @@ export class Case {
       peerTx: new Ledger(memory, peer.tx.index),
       peerRx: new Ledger(memory, peer.rx.index),
     };
+    const { headerLength } = tx.queue.port;
+    this.#verdict = new Verdict(
+      memory,
+      tx,
+      this.world.guest,
+      this.world.shape.features,
+      headerLength,
+    );
     this.#outcome = { packed: tx.packed, tx: 0, rx: 0, peer: 0, latched: 0 };
   }
 
@@ -113,7 +127,9 @@ export class Case {
     tx.publish();
     rx.publish();
     this.#change();
-    let sent = random.below(64);
+    // What is received may lie over what is sent: with nothing received, every chain is foretold.
+    const foretold = random.once(4);
+    let sent = foretold ? 0 : random.below(64);
     for (let i = 0; i < sent; i++) {
       if (!peer.send(random.below(this.world.peerSamples))) sent = i;
     }
@@ -126,8 +142,9 @@ export class Case {
     bench.rig.datapath.activate(peer.tx.index);
     this.#back.tx.begin();
     this.#back.rx.begin();
+    if (foretold) this.#verdict.judge();
     this.#poll();
-    this.#judge(sent);
+    this.#judge(sent, foretold && this.#verdict.sure);
     if (this.#round % 4 === 3) this.#bystand();
     bench.rig.calls.length = 0;
   }
@@ -167,7 +184,7 @@ export class Case {
     return true;
   }
 
-  #judge(sent: number): void {
+  #judge(sent: number, foretold: boolean): void {
     const { world } = this;
     const { tx, rx, shape, peer, bench } = world;
     const outcome = this.#outcome;
@@ -186,6 +203,7 @@ export class Case {
     if (!txBroken && counted && chains !== books.tx.frames) {
       throw new Failure(`${chains} chains came back of ${books.tx.frames} frames taken`);
     }
+    if (foretold) this.#asForetold(txBroken);
     this.#account();
     if (peer.returned() !== sent) throw new Failure('a frame of the peer did not come back');
     this.#arrived();
@@ -220,6 +238,23 @@ export class Case {
     }
   }
 
+  /** Each chain became what it had to. */
+  #asForetold(broken: boolean): void {
+    const { shape } = this.world;
+    const { tx } = this.#ledgers;
+    const { chains, drops, bytes } = this.#verdict;
+    if (broken) throw new Failure('latched, and the ring is sound');
+    if (chains !== tx.frames) throw new Failure(`${tx.frames} frames taken, ${chains} were posted`);
+    if (shape.disabled) return;
+    for (const reason of JUDGED) {
+      const [is, must] = [tx.drops[reason], drops[reason]];
+      if (is !== must) throw new Failure(`${DROP_NAMES[reason]}: ${is} times, foretold ${must}`);
+    }
+    if (shape.wire && !shape.alone && bytes !== tx.bytes) {
+      throw new Failure(`${tx.bytes} bytes taken, ${bytes} foretold`);
+    }
+  }
+
   /** Every frame is delivered or counted under a name, and none twice. */
   #account(): void {
     const { wire, alone } = this.world.shape;
@@ -233,7 +268,9 @@ export class Case {
     if (wire && alone && (atPeer > 0 || atHostile > 0)) throw new Failure('frames without a wire');
     // On a switch they may go to several, or to bystanders.
     if (!wire && (atHostile > there || atPeer > here)) {
-      throw new Failure(`more frames than were sent: ${atHostile} of ${there}, ${atPeer} of ${here}`);
+      throw new Failure(
+        `more frames than were sent: ${atHostile} of ${there}, ${atPeer} of ${here}`,
+      );
     }
   }
 
@@ -310,6 +347,7 @@ export class Case {
     const at = this.world.guest.breach();
     if (at !== 0) throw new Failure(`a page at ${at.toString(16)} that nobody shared was written`);
     const { u32 } = this.world.bench.memory;
-    for (let i = 0; i < 1024; i++) if (u32[i] !== 0) throw new Failure(`word ${i} of page 0 written`);
+    for (let i = 0; i < 1024; i++)
+      if (u32[i] !== 0) throw new Failure(`word ${i} of page 0 written`);
   }
 }

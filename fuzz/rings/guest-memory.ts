@@ -24,7 +24,7 @@ import {
   TABLES_BASE,
 } from '../../src/abi/layout.ts';
 import type { Rig, TestPort, TestRegion } from '../../test/datapath/rig.ts';
-import type { Memory } from './memory.ts';
+import type { Memory } from '../memory.ts';
 
 export const SECRET = 0xe7;
 const PAGE = 0x1000;
@@ -68,6 +68,8 @@ export class GuestMemory {
   readonly ranges: Range[] = [];
   /** The second page of the paged region, if there is one. */
   paged: Range | undefined;
+  /** The page of it that the host refuses to map. */
+  absent: Range | undefined;
   readonly #memory: Memory;
   readonly #walls: number[] = [];
   readonly #wall = Buffer.alloc(PAGE, SECRET);
@@ -134,6 +136,9 @@ export class GuestMemory {
     this.#add(PAGED_GPA, SLOTS_AT + SLOT + SKEW, SLOT - SKEW);
     this.#add(PAGED_GPA + BigInt(SLOT - SKEW), SLOTS_AT, SLOT);
     this.paged = this.ranges[this.ranges.length - 1]!;
+    const rest = 2 * SLOT - SKEW;
+    const { hi } = this.paged;
+    this.absent = { lo: rest, hi, linear: 0, size: PAGED_SIZE - rest };
   }
 
   /** The range in which a region of the list above begins. */

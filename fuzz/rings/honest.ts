@@ -1,13 +1,12 @@
 // An honest guest on the rig: our own driver (src/datapath/driver.ts) over buffers laid out once, with
 // gaps between them that nobody may write.
 
-import { DRV_ERRORS, DRV_LEN } from '../../src/abi/driver.ts';
+import { DRV_ERRORS, DRV_LEN, SEG_WRITE } from '../../src/abi/driver.ts';
 import { RINGF_IN_ORDER } from '../../src/abi/layout.ts';
-import { SEG_WRITE } from '../../src/abi/driver.ts';
 import { driverOn, type TestQueue } from '../../test/datapath/queue.ts';
 import type { Rig, TestPort } from '../../test/datapath/rig.ts';
+import type { Memory } from '../memory.ts';
 import { SECRET } from './guest-memory.ts';
-import type { Memory } from './memory.ts';
 
 const GAP = 64;
 const SECRET_WORD = (SECRET * 0x01010101) | 0;

@@ -19,7 +19,7 @@ import {
 } from '../../src/abi/virtio.ts';
 import { ringAddress } from '../../src/memory/control.ts';
 import type { TestQueue } from '../../test/datapath/queue.ts';
-import type { Memory } from './memory.ts';
+import type { Memory } from '../memory.ts';
 
 export const LAP = DESC_F_AVAIL | DESC_F_USED;
 const SLOT = WRAP - 1;

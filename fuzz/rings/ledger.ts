@@ -9,7 +9,7 @@ import {
   RING_SEGMENTS,
 } from '../../src/abi/layout.ts';
 import { ringAddress } from '../../src/memory/control.ts';
-import type { Memory } from './memory.ts';
+import type { Memory } from '../memory.ts';
 
 export class Ledger {
   frames = 0;
@@ -19,6 +19,8 @@ export class Ledger {
   bad = 0;
   /** Frames that cutting added. */
   more = 0;
+  /** By drop reason. */
+  readonly drops = new Int32Array(DROP_REASONS);
   /** Bit by drop reason, of those that were counted. */
   reasons = 0;
   readonly #u32: Int32Array;
@@ -43,12 +45,12 @@ export class Ledger {
     this.reasons = 0;
     for (let reason = 0; reason < DROP_REASONS; reason++) {
       const by = this.#since(reason, RING_DROPS + reason * 8);
+      this.drops[reason] = by;
       if (by === 0) continue;
       this.dropped += by;
       this.reasons |= 1 << reason;
-      if (reason === DROP_RX_BAD_CHAIN) this.bad = by;
     }
-    if ((this.reasons & (1 << DROP_RX_BAD_CHAIN)) === 0) this.bad = 0;
+    this.bad = this.drops[DROP_RX_BAD_CHAIN]!;
     this.frames = this.#since(DROP_REASONS, RING_FRAMES);
     this.bytes = this.#since(DROP_REASONS + 1, RING_BYTES);
     this.more =

@@ -1,8 +1,8 @@
 // From a case that does something to the few changes that make it do so.
 
+import type { Bench } from '../bench.ts';
 import { Case, type CaseSpec, Failure, type Outcome } from './case.ts';
 import type { Change } from './mutate.ts';
-import type { Bench } from './world.ts';
 
 /** Runs of the case that minimising may cost. */
 const RUNS = 600;

@@ -2,9 +2,9 @@
 // header. Border values first of all.
 
 import { DESC_F_AVAIL, DESC_F_USED } from '../../src/abi/virtio.ts';
+import type { Memory } from '../memory.ts';
 import type { GuestMemory } from './guest-memory.ts';
 import type { HostileRing, Places } from './hostile-ring.ts';
-import type { Memory } from './memory.ts';
 import type { Random } from './random.ts';
 
 export const FIELDS = [
@@ -103,36 +103,23 @@ export class Mutator {
   mutate(ring: HostileRing, headers: Places): void {
     const random = this.#random;
     const field = DRAW[random.next() & 127]!;
-    switch (field) {
-      case 0:
-      case 1:
-      case 2:
-      case 3:
-        return this.#descriptor(ring, ring.direct, field, field);
-      case 4:
-      case 5:
-      case 6:
-      case 7:
-        return this.#descriptor(ring, ring.inner, field, field - 4);
-      case 8:
-        return this.#wrapBits(ring, field);
-      case 9:
-        return this.#header(headers, field);
-      default:
-        return ring.packed ? this.#events(ring) : this.#splitRing(ring, field);
-    }
+    if (field < 4) this.#descriptor(ring, ring.direct, field, field);
+    else if (field < 8) this.#descriptor(ring, ring.inner, field, field - 4);
+    else if (FIELDS[field] === 'wrap bits') this.#wrapBits(ring, field);
+    else if (FIELDS[field] === 'header') this.#header(headers, field);
+    else if (ring.packed) this.#events(ring);
+    else this.#splitRing(ring, field);
   }
 
   #descriptor(ring: HostileRing, places: Places, field: number, part: number): void {
     if (places.count === 0) return;
     const random = this.#random;
     const at = places.at[random.below(places.count)]!;
-    if (part === 0) return this.#address(field, at);
-    if (part === 1) return this.#length(field, at);
-    const second = (part === 2) !== ring.packed;
-    const where = at + (second ? 12 : 14);
-    if (part === 2) return this.#flags(field, where);
-    this.#put16(field, where, this.#index(ring, at));
+    const flags = at + (ring.packed ? 14 : 12);
+    if (part === 0) this.#address(field, at);
+    else if (part === 1) this.#length(field, at);
+    else if (part === 2) this.#flags(field, flags);
+    else this.#put16(field, at + (ring.packed ? 12 : 14), this.#index(ring, at));
   }
 
   #address(field: number, at: number): void {
@@ -171,7 +158,7 @@ export class Mutator {
     const bits = this.#memory.u16[where >>> 1]!;
     const bit = this.#random.below(12);
     // NEXT, WRITE and INDIRECT most of all; the rest mean nothing.
-    this.#put16(field, where, bits ^ (bit < 10 ? 1 << bit % 3 : 1 << this.#random.below(16)));
+    this.#put16(field, where, bits ^ (bit < 10 ? 1 << (bit % 3) : 1 << this.#random.below(16)));
   }
 
   /** For `next` or `id`: itself, around the size, any. */
@@ -226,27 +213,38 @@ export class Mutator {
     // Mostly one that was posted just now.
     const back = random.below(Math.min(ring.size, 64)) + 1;
     const entry = (ring.next - back) & (ring.size - 1);
+    const second = random.once(2);
+    // A packed ring's event areas are nothing here: flags instead.
+    let [at, value] = [avail, any & 1];
     switch (FIELDS[field]) {
-      case 'avail idx': {
-        const idx = u16[(avail + 2) >>> 1]!;
-        const far = random.once(8) ? any : random.below(2 * ring.size + 3) - ring.size;
-        return this.#put16(field, avail + 2, random.once(2) ? idx - 1 : idx + far);
-      }
-      case 'avail entry': {
-        const head = random.once(16) ? ring.size + random.below(3) : random.below(ring.size);
-        return this.#put16(field, avail + 4 + entry * 2, random.once(64) ? any : head);
-      }
+      case 'avail idx':
+        at = avail + 2;
+        value = u16[at >>> 1]!;
+        if (second) value--;
+        else value += random.once(8) ? any : random.below(2 * ring.size + 3) - ring.size;
+        break;
+      case 'avail entry':
+        at = avail + 4 + entry * 2;
+        value = random.once(16) ? ring.size + random.below(3) : random.below(ring.size);
+        if (random.once(64)) value = any;
+        break;
       case 'avail flags/used_event':
-        return this.#put16(field, random.once(2) ? avail : avail + 4 + ring.size * 2, any);
+        at = second ? avail : avail + 4 + ring.size * 2;
+        value = any;
+        break;
       case 'used idx':
-        return this.#put16(field, usedRing + 2, any);
+        at = usedRing + 2;
+        value = any;
+        break;
       case 'used entry':
-        return this.#put16(field, usedRing + 4 + entry * 8 + random.below(4) * 2, any);
+        at = usedRing + 4 + entry * 8 + random.below(4) * 2;
+        value = any;
+        break;
       case 'used flags/avail_event':
-        return this.#put16(field, random.once(2) ? usedRing : usedRing + 4 + ring.size * 8, any);
-      default:
-        return this.#put16(field, avail, random.below(2));
+        at = second ? usedRing : usedRing + 4 + ring.size * 8;
+        value = any;
     }
+    this.#put16(field, at, value);
   }
 
   #events(ring: HostileRing): void {

@@ -2,8 +2,8 @@
 // every head in order, none left out, none invented.
 
 import { DESC_F_NEXT, DESC_F_WRITE, WRAP } from '../../src/abi/virtio.ts';
+import type { Memory } from '../memory.ts';
 import { advance, type HostileRing, LAP } from './hostile-ring.ts';
-import type { Memory } from './memory.ts';
 
 export class Returned {
   /** Chains, and the bytes their used entries say were written. */
@@ -51,6 +51,10 @@ export class Returned {
     const n = (taken - this.#from) & 0xffff;
     if (n > size) return `${n} chains came back of a ring of ${size}`;
     this.chains = n;
+    for (let i = 0; i < n; i++) {
+      const head = this.#before[(this.#from + i) & (size - 1)]!;
+      if (head >= size) return `head ${head} of a ring of ${size} was taken`;
+    }
     if (overwritten) return undefined;
     const idx = u16[(queue.avail + 2) >>> 1]!;
     if (all && idx !== taken) return `heads left: avail index ${idx}, taken ${taken}`;
@@ -114,6 +118,8 @@ export class Returned {
     const word = u32[at + 3]!;
     if ((word & 0xffff) !== id) return `slot ${slot} names ${word & 0xffff}, posted was ${id}`;
     const flags = (position & WRAP ? LAP : 0) | (u32[at + 2] !== 0 ? DESC_F_WRITE : 0);
-    return word >>> 16 === flags ? undefined : `slot ${slot} has flags ${word >>> 16}, not ${flags}`;
+    return word >>> 16 === flags
+      ? undefined
+      : `slot ${slot} has flags ${word >>> 16}, not ${flags}`;
   }
 }

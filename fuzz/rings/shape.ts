@@ -1,7 +1,7 @@
 // What a world is made of: drawn from one seed, valid in every part.
 
-import { WRAP } from '../../src/abi/virtio.ts';
 import * as V from '../../src/abi/virtio.ts';
+import { WRAP } from '../../src/abi/virtio.ts';
 import { features } from '../../test/datapath/rig.ts';
 import { Random } from './random.ts';
 

@@ -2,6 +2,7 @@
 
 import {
   FORWARD_WIRE,
+  PAGE,
   RING_DISCARD,
   RING_RUNNING,
   RING_STATE,
@@ -16,24 +17,18 @@ import {
   F_VERSION_1,
 } from '../../src/abi/virtio.ts';
 import { has } from '../../src/virtio/features.ts';
-import { features, gpaOf, Rig } from '../../test/datapath/rig.ts';
-import { GuestMemory } from './guest-memory.ts';
+import { features, gpaOf } from '../../test/datapath/rig.ts';
+import type { Bench } from '../bench.ts';
+import { GuestMemory, SECRET } from './guest-memory.ts';
 import { Honest } from './honest.ts';
 import { HostileRing } from './hostile-ring.ts';
-import { Memory } from './memory.ts';
 import { Mutator } from './mutate.ts';
 import { Poster } from './post.ts';
-import { Random } from './random.ts';
+import type { Random } from './random.ts';
 import { BYSTANDER, PEER, PLAIN } from './samples.ts';
 import type { Shape } from './shape.ts';
 
 const BYSTANDERS = features(F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX, F_MRG_RXBUF);
-
-/** What stays from world to world: the linear memory is made once. */
-export class Bench {
-  readonly rig = new Rig();
-  readonly memory = new Memory(this.rig.control.memory.buffer);
-}
 
 export class World {
   readonly bench: Bench;
@@ -85,6 +80,8 @@ export class World {
       else rig.wire(hostile, peer);
       rig.wire(this.bystanders[0].port, this.bystanders[1].port);
     }
+    // The first page of each: what nobody but its owner may see.
+    for (const { base } of rig.ports.slice(1)) memory.u8.fill(SECRET, base, base + PAGE);
     const offloads = has(shape.features, F_CSUM);
     const indirect = has(shape.features, F_INDIRECT_DESC);
     this.poster = new Poster(hostile, memory, this.guest, random, { indirect, offloads });
