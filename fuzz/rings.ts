@@ -7,8 +7,8 @@
 import { RING_LAST_AVAIL, RING_STATE } from '../src/abi/layout.ts';
 import { theBench } from './bench.ts';
 import { Case, type CaseSpec, type Outcome } from './rings/case.ts';
-import { keep, loadCorpus, reached } from './rings/corpus.ts';
-import { kindOf, minimise, type Played, play } from './rings/minimise.ts';
+import { FOLDER, keep, loadCorpus, reached } from './rings/corpus.ts';
+import { kindOf, minimise, type Played, play, replay } from './rings/minimise.ts';
 import { FIELDS } from './rings/mutate.ts';
 import { Random } from './rings/random.ts';
 import type { FuzzReport, FuzzTarget } from './target.ts';
@@ -134,7 +134,11 @@ export async function fuzzRings(o: {
     }
   };
   try {
-    for (const { kept } of loadCorpus()) attempt(kept);
+    for (const { name, kept } of loadCorpus()) {
+      dog.beat(kept.seed, kept.shape);
+      const { error } = replay(fuzzer.bench, kept);
+      if (error !== undefined) throw new Error(`${name} in ${FOLDER} fails: ${error.stack}`);
+    }
     for (let seed = o.seed; fuzzer.changes < o.iterations; seed++) {
       attempt(fuzzer.next(seed >>> 0));
       o.onProgress?.(fuzzer.changes);

@@ -153,7 +153,7 @@ export class Case {
     const { tx, rx, poster, mutator } = this.world;
     const random = this.#random;
     const n = tx.direct.count + tx.inner.count;
-    const changes = random.pick([0, 1, 2, 8, n >> 2, n, n * 2, n * 3, n * 4, n * 6]);
+    const changes = random.pick([0, 1, 2, 8, n >> 2, n, n * 2, n * 4, n * 6, n * 8]);
     for (let i = 0; i < changes; i++) {
       const ring = random.below(8) < 5 ? tx : rx;
       mutator.mutate(ring, poster.headers);

@@ -2,6 +2,7 @@
 
 import type { Bench } from '../bench.ts';
 import { Case, type CaseSpec, Failure, type Outcome } from './case.ts';
+import type { Kept } from './corpus.ts';
 import type { Change } from './mutate.ts';
 
 /** Runs of the case that minimising may cost. */
@@ -32,6 +33,14 @@ export function play(
     error = thrown as Error;
   }
   return { case: made, error, changes };
+}
+
+/** Runs a kept case, as far as what it was kept for; `seen` is told of that round. */
+export function replay(bench: Bench, kept: Kept, seen?: (outcome: Outcome) => void): Played {
+  return play(bench, kept, new Set(kept.only), (outcome, round) => {
+    if (round === kept.round) seen?.(outcome);
+    return round === kept.round;
+  });
 }
 
 /** What kind of failure it is, whatever its numbers. */
