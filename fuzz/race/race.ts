@@ -15,8 +15,8 @@ export interface Flip {
 export interface Running {
   flip: Flip;
   queue: TestQueue;
-  /** Shows the ring once and judges what came of it; throws MixedRead. */
-  round(): void;
+  /** Shows the ring once, after `set`, and judges what came of it; throws MixedRead. */
+  round(set?: () => void): void;
   /** Drop reasons that a value may lead to, by name. */
   drops: string[];
   /** How often which outcome was met. */
@@ -27,7 +27,7 @@ export interface Race {
   name: string;
   spec: ArenaSpec;
   start(arena: Arena): Running;
-  /** Outcomes that must both be met, or the race proves nothing. */
+  /** What one value alone comes to, and the other, or the race proves nothing. */
   wanted: string[];
 }
 

@@ -72,9 +72,10 @@ function running(arena: Arena, setting: Setting): Running {
     queue: rx,
     drops,
     seen,
-    round() {
+    round(set) {
       for (const at of areas) memory.u8.fill(UNTOUCHED, at, at + AREA);
       setting.refill?.();
+      set?.();
       arena.restart(rx, heads);
       for (let i = 0; i < FRAMES; i++) peer.send(i);
       peer.publish();
@@ -91,7 +92,9 @@ function running(arena: Arena, setting: Setting): Running {
         count(seen, 'latched');
         return;
       }
-      setting.judge(arena.reached & (WRAP - 1), seen);
+      // A packed ring begins with the wrap counter set: without it, all were used.
+      const lapped = arena.packed && (arena.reached & WRAP) === 0;
+      setting.judge(lapped ? SIZE : arena.reached & (WRAP - 1), seen);
     },
   };
 }

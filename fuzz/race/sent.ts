@@ -82,8 +82,9 @@ function running(arena: Arena, setting: Setting): Running {
     queue: tx,
     drops,
     seen,
-    round() {
+    round(set) {
       setting.refill?.();
+      set?.();
       arena.restart(tx, heads);
       arena.settle(tx);
       const names: string[] = [];
@@ -233,7 +234,7 @@ const SPLIT: Race[] = [
       used: (i, name) => arena.used(tx, i).id === (name === 'a' ? 0 : 1),
     };
   }),
-  race('avail idx', false, ['5 frames', 'latched'], (arena) => {
+  race('avail idx', false, ['2 frames', '5 frames'], (arena) => {
     const { tx } = arena;
     arena.descriptor(arena.at(tx, 0), frameOf(arena, 0xaa, SHORT), HEADER + SHORT, 0, 0);
     return {
@@ -445,12 +446,6 @@ function headers(packed: boolean, whole: boolean): Race[] {
       base: summed,
     }),
   ];
-  if (whole) {
-    return [
-      ...races,
-      made('hdr_len', both('hdr_len', 54, 0xffff), { at: HDR_HDR_LEN, width: 2, a: 54, b: 0xffff }),
-    ];
-  }
   const past = ['tx_bad_header'];
   return [
     ...races,
@@ -472,6 +467,23 @@ function headers(packed: boolean, whole: boolean): Race[] {
       { at: HDR_GSO_SIZE, width: 2, a: 400, b: 0 },
       past,
     ),
+    made(
+      'gso_type unknown',
+      [`gso_type unknown ${GSO_TCPV4}`, ...past],
+      { at: HDR_GSO_TYPE, width: 1, a: GSO_TCPV4, b: 0x7f },
+      past,
+    ),
+    // Not used, and passed on as it was.
+    ...(whole
+      ? [
+          made('hdr_len', both('hdr_len', 54, 0xffff), {
+            at: HDR_HDR_LEN,
+            width: 2,
+            a: 54,
+            b: 0xffff,
+          }),
+        ]
+      : []),
   ];
 }
 
