@@ -129,7 +129,7 @@ export class Arena {
     const start = this.packed ? WRAP : 0;
     u32[(block + RING_LAST_AVAIL) >>> 2] = start;
     u32[(block + RING_USED_IDX) >>> 2] = start;
-    u32[(block + RING_SIGNALLED) >>> 2] = 0x1_0000;
+    u32[(block + RING_SIGNALLED) >>> 2] = start;
     if (u32[(block + RING_STATE) >>> 2] !== state) {
       u32[(block + RING_REASON) >>> 2] = 0;
       u32[(block + RING_STATE) >>> 2] = state;

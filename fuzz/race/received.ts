@@ -5,6 +5,7 @@ import {
   DESC_F_INDIRECT,
   DESC_F_NEXT,
   DESC_F_WRITE,
+  EVENT_F_DESC,
   F_MRG_RXBUF,
   F_VERSION_1,
   WRAP,
@@ -335,7 +336,7 @@ const SPLIT: Race[] = [
 
 function events(packed: boolean): Race[] {
   const names = packed
-    ? ['driver off_wrap', 'driver flags', 'device off_wrap', 'device flags']
+    ? ['driver', 'device'].flatMap((whose) => [`${whose} event, off_wrap`, `${whose} event, flags`])
     : ['used_event', 'used idx', 'avail_event'];
   return names.map((name, i) =>
     race(name, packed, ['a'], (arena) => {
@@ -344,6 +345,7 @@ function events(packed: boolean): Race[] {
       const { refill } = single(arena, a, WHOLE, DESC_F_WRITE);
       const split = [rx.avail + 4 + SIZE * 2, rx.usedRing + 2, rx.usedRing + 4 + SIZE * 8];
       const areas = [rx.avail, rx.avail + 2, rx.usedRing, rx.usedRing + 2];
+      if (packed) arena.memory.u16[(rx.avail + 2) >>> 1] = EVENT_F_DESC;
       const at = (packed ? areas : split)[i]!;
       const flip: Flip = { places: [at], width: 2, a: packed ? 2 : 3, b: packed ? 1 : 0xfff0 };
       return { flip, refill, areas: [a], judge: places(arena, { a }) };

@@ -5,6 +5,7 @@ import {
   DESC_F_INDIRECT,
   DESC_F_NEXT,
   DESC_F_WRITE,
+  EVENT_F_DESC,
   F_GUEST_CSUM,
   F_GUEST_TSO4,
   F_MRG_RXBUF,
@@ -297,6 +298,7 @@ const PACKED: Race[] = [
         const { tx } = arena;
         const { refill } = single(arena, frameOf(arena, 0xaa, SHORT), HEADER + SHORT, 0);
         const at = (whose === 'driver' ? tx.avail : tx.usedRing) + offset;
+        arena.memory.u16[(tx.avail + 2) >>> 1] = EVENT_F_DESC;
         return { flip: { places: [at], width: 2, a: 2, b: 1 }, refill, outcomes: { a: one(0xaa) } };
       }),
     ),

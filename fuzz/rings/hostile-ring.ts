@@ -148,12 +148,6 @@ export class HostileRing {
     return this.#free;
   }
 
-  /** Everything posted is the device's from the next round on as if new: nothing is left in the ring. */
-  forget(): void {
-    this.next = this.taken;
-    this.begin();
-  }
-
   /** Writes a descriptor of this format. */
   #descriptor(at: number, parts: Parts, i: number, flags: number, link: number): void {
     const { u32 } = this.#memory;
@@ -187,6 +181,17 @@ export class HostileRing {
     if (this.packed) this.#postPacked(parts, slots, inner < n);
     else this.#postSplit(parts, slots, inner < n);
     this.#free -= slots;
+    return true;
+  }
+
+  /** Posts a chain that is a table written before, of `length` bytes. */
+  postTable(parts: Parts, lo: number, hi: number, length: number): boolean {
+    if (this.#free === 0) return false;
+    parts.count = 0;
+    parts.add(lo, hi, length);
+    if (this.packed) this.#postPacked(parts, 1, true);
+    else this.#postSplit(parts, 1, true);
+    this.#free--;
     return true;
   }
 

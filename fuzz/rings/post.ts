@@ -49,7 +49,10 @@ export class Poster {
   readonly #large: Range;
   #table = 0;
   #slot = 0;
-  #long = false;
+  /** Bytes of the long table as it was written in this round, or 0. */
+  #long = 0;
+  /** Whether chains of this round repeat it: more segments than a burst has room for. */
+  #repeat = false;
 
   constructor(
     port: TestPort,
@@ -98,7 +101,8 @@ export class Poster {
 
   begin(): void {
     this.headers.count = 0;
-    this.#long = false;
+    this.#long = 0;
+    this.#repeat = this.#random.once(32);
   }
 
   /** Posts one frame; false when the ring has no room. */
@@ -107,17 +111,18 @@ export class Poster {
     const parts = this.#parts;
     parts.count = 0;
     // Long ones are rare, and the rarer the more work each is.
+    if (this.#repeat && this.#long > 0 && random.below(8) > 0) {
+      const { lo, hi } = this.#large;
+      return ring.postTable(parts, lo + LONG_TABLE, hi, this.#long);
+    }
     const slab = random.below(64) === 0 ? random.pick(this.#slabs) : this.#shortSlab();
     const length = HOSTILE[slab.sample]!.frame.length;
     const hdr = this.#headerLength;
     const from = HDR_LEN - hdr;
     let pieces = random.once(2) ? 1 : 1 + random.below(5);
     // There is one long table.
-    const many = this.#indirect && !this.#long && random.once(512);
-    if (many) {
-      pieces = LONG_ENTRIES;
-      this.#long = true;
-    }
+    const many = this.#indirect && this.#long === 0 && (this.#repeat || random.once(512));
+    if (many) pieces = LONG_ENTRIES;
     let header = slab.linear + from;
     let left = hdr + length;
     let lo = slab.lo + from;
@@ -189,6 +194,7 @@ export class Poster {
     const n = parts.count;
     if (many) {
       const { linear, lo, hi } = this.#large;
+      this.#long = n * 16;
       return ring.post(parts, 0, linear + LONG_TABLE, lo + LONG_TABLE, hi);
     }
     if (!this.#indirect || this.#random.once(2) || n > ENTRIES) {
