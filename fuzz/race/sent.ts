@@ -191,15 +191,22 @@ function descriptors(packed: boolean): Race[] {
 }
 
 const SPLIT: Race[] = [
-  race('flags, NEXT', false, ['one', 'two'], (arena) => {
-    const { tx, memory } = arena;
-    const [a, c] = [frameOf(arena, 0xaa, SHORT), arena.put(0xcc, SHORT)];
-    arena.descriptor(arena.at(tx, 0), a, HEADER + SHORT, 0, 1);
-    arena.descriptor(arena.at(tx, 1), c, SHORT, 0, 0);
-    memory.u16.fill(0, (tx.avail + 4) >>> 1, (tx.avail + 4) / 2 + SIZE);
-    const flip: Flip = { places: [arena.at(tx, 0) + 12], width: 2, a: 0, b: DESC_F_NEXT };
-    const two = [arrival(Buffer.concat([filled(0xaa, SHORT), filled(0xcc, SHORT)]))];
-    return { flip, outcomes: { one: one(0xaa), two } };
+  ...[0, DESC_F_WRITE].map((more) => {
+    // With WRITE besides: what is wrong with the one value must not go on with the other's chain.
+    const name = more === 0 ? 'flags, NEXT' : 'flags, NEXT and WRITE';
+    return race(name, false, ['one', more === 0 ? 'two' : 'tx_writable'], (arena) => {
+      const { tx, memory } = arena;
+      const [a, c] = [frameOf(arena, 0xaa, SHORT), arena.put(0xcc, SHORT)];
+      arena.descriptor(arena.at(tx, 0), a, HEADER + SHORT, 0, 1);
+      arena.descriptor(arena.at(tx, 1), c, SHORT, 0, 0);
+      memory.u16.fill(0, (tx.avail + 4) >>> 1, (tx.avail + 4) / 2 + SIZE);
+      const b = DESC_F_NEXT | more;
+      const flip: Flip = { places: [arena.at(tx, 0) + 12], width: 2, a: 0, b };
+      const two = [arrival(Buffer.concat([filled(0xaa, SHORT), filled(0xcc, SHORT)]))];
+      const outcomes: Setting['outcomes'] =
+        more === 0 ? { one: one(0xaa), two } : { one: one(0xaa) };
+      return { flip, outcomes, drops: more === 0 ? [] : ['tx_writable'] };
+    });
   }),
   ...[2, SIZE].map((other) =>
     race(
