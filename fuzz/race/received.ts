@@ -11,7 +11,7 @@ import {
   WRAP,
 } from '../../src/abi/virtio.ts';
 import { header } from '../../test/datapath/frames.ts';
-import { features } from '../../test/datapath/rig.ts';
+import { ARENA, features } from '../../test/datapath/rig.ts';
 import { type Arena, HEADER, MixedRead, SIZE } from './arena.ts';
 import { count, Drops, describe, type Flip, type Race, type Running } from './race.ts';
 
@@ -33,13 +33,14 @@ interface Setting {
   flip: Flip;
   drops?: string[];
   latches?: number[];
-  /** Writes the ring again, of a packed one all of it. */
+  /** Writes the ring again, of a packed one all of it; then what is peculiar to this race. */
   refill?(): void;
+  move?(): void;
   heads?: number;
   /** Areas that buffers begin at, AREA bytes each; UNTOUCHED before a round. */
   areas: number[];
-  /** Judges the areas after `chains` were used; throws MixedRead. */
-  judge(chains: number, seen: Map<string, number>): void;
+  /** Judges the areas after `chains` were used and so many frames delivered; throws MixedRead. */
+  judge(chains: number, seen: Map<string, number>, delivered: number): void;
 }
 
 function race(
@@ -76,6 +77,7 @@ function running(arena: Arena, setting: Setting): Running {
     round(set) {
       for (const at of areas) memory.u8.fill(UNTOUCHED, at, at + AREA);
       setting.refill?.();
+      setting.move?.();
       set?.();
       arena.restart(rx, heads);
       for (let i = 0; i < FRAMES; i++) peer.send(i);
@@ -95,7 +97,7 @@ function running(arena: Arena, setting: Setting): Running {
       }
       // A packed ring begins with the wrap counter set: without it, all were used.
       const lapped = arena.packed && (arena.reached & WRAP) === 0;
-      setting.judge(lapped ? SIZE : arena.reached & (WRAP - 1), seen);
+      setting.judge(lapped ? SIZE : arena.reached & (WRAP - 1), seen, delivered);
     },
   };
 }
@@ -132,10 +134,12 @@ function fillOf(arena: Arena, at: number, skip: number, length: number): number 
 
 /** Frames lie one over the other in two places: each is whole, or untouched. */
 function places(arena: Arena, areas: Record<string, number>): Setting['judge'] {
-  return (_, seen) => {
-    for (const [name, at] of Object.entries(areas)) {
-      if (fillOf(arena, at, HEADER, LENGTH) !== 0) count(seen, name);
-    }
+  return (_, seen, delivered) => {
+    const names = Object.keys(areas).filter(
+      (name) => fillOf(arena, areas[name]!, HEADER, LENGTH) !== 0,
+    );
+    for (const name of names) count(seen, name);
+    if (delivered > 0 && names.length === 0) throw new MixedRead('delivered to another place');
   };
 }
 
@@ -176,6 +180,23 @@ function fields(packed: boolean, table: boolean): Race[] {
     made('len, one unmapped', ['a', 'rx_bad_chain'], (arena, field, a) => {
       const flip: Flip = { places: field(8), width: 4, a: WHOLE, b: -16 };
       return { flip, areas: [a], drops: ['rx_bad_chain'], judge: places(arena, { a }) };
+    }),
+    made('len, at the end of a region', ['rx_too_small', 'rx_bad_chain'], (arena, field, a) => {
+      // Too small, or not mapped: never taken.
+      const end = arena.port.base + ARENA - PART;
+      const flip: Flip = { places: field(8), width: 4, a: PART, b: WHOLE };
+      const move = () => {
+        for (const at of field(0)) arena.memory.u32[at >>> 2] = arena.low(end);
+      };
+      return {
+        flip,
+        move,
+        areas: [a],
+        drops: ['rx_too_small', 'rx_bad_chain'],
+        judge: (_, __, delivered) => {
+          if (delivered > 0) throw new MixedRead(`${delivered} frames delivered past the end`);
+        },
+      };
     }),
     made('flags, WRITE', ['a', 'rx_bad_chain'], (arena, field, a) => {
       const [on, off] = [lap(arena) | DESC_F_WRITE, lap(arena)];
@@ -317,6 +338,21 @@ const SPLIT: Race[] = [
       },
     };
   }),
+  race('avail idx, one a jump', false, ['4 buffers', 'latched'], (arena) => {
+    const a = arena.put(UNTOUCHED, AREA);
+    single(arena, a, WHOLE, DESC_F_WRITE);
+    return {
+      flip: { places: [arena.rx.avail + 2], width: 2, a: 4, b: 0x4000 },
+      areas: [a],
+      heads: -1,
+      drops: ['rx_full', 'rx_down'],
+      latches: [BROKEN_AVAIL_JUMP],
+      judge: (chains, seen) => {
+        if (chains !== 4) throw new MixedRead(`${chains} buffers taken`);
+        count(seen, '4 buffers');
+      },
+    };
+  }),
   race('avail idx', false, ['4 buffers', '9 buffers'], (arena) => {
     const a = arena.put(UNTOUCHED, AREA);
     single(arena, a, WHOLE, DESC_F_WRITE);
@@ -324,7 +360,7 @@ const SPLIT: Race[] = [
       flip: { places: [arena.rx.avail + 2], width: 2, a: 4, b: 9 },
       areas: [a],
       heads: -1,
-      drops: ['rx_full'],
+      drops: ['rx_full', 'rx_down'],
       latches: [BROKEN_AVAIL_JUMP],
       judge: (chains, seen) => {
         if (chains !== 4 && chains !== 9) throw new MixedRead(`${chains} buffers taken`);
@@ -367,7 +403,7 @@ const PACKED_ID = race('id', true, ['a'], (arena) => {
         if (id !== 7 && id !== 0xfff8 && id !== i)
           throw new MixedRead(`used slot ${i} names ${id}`);
       }
-      places(arena, { a })(chains, seen);
+      places(arena, { a })(chains, seen, chains);
     },
   };
 });

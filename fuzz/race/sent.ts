@@ -254,6 +254,17 @@ const SPLIT: Race[] = [
       latches: [BROKEN_AVAIL_JUMP],
     };
   }),
+  race('avail idx, one a jump', false, ['5 frames', 'latched'], (arena) => {
+    const { tx } = arena;
+    arena.descriptor(arena.at(tx, 0), frameOf(arena, 0xaa, SHORT), HEADER + SHORT, 0, 0);
+    return {
+      flip: { places: [tx.avail + 2], width: 2, a: 5, b: 0x4000 },
+      outcomes: { a: one(0xaa) },
+      heads: -1,
+      frames: [5],
+      latches: [BROKEN_AVAIL_JUMP],
+    };
+  }),
   ...['used_event', 'used idx', 'avail_event'].map((field) =>
     race(field, false, ['a'], (arena) => {
       const { tx } = arena;
