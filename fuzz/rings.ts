@@ -6,8 +6,9 @@
 
 import { RING_LAST_AVAIL, RING_STATE } from '../src/abi/layout.ts';
 import { theBench } from './bench.ts';
-import { Case, type CaseSpec, type Outcome } from './rings/case.ts';
+import { Case, type CaseSpec } from './rings/case.ts';
 import { FOLDER, keep, loadCorpus, reached } from './rings/corpus.ts';
+import type { Outcome } from './rings/judge.ts';
 import { kindOf, minimise, type Played, play, replay } from './rings/minimise.ts';
 import { FIELDS } from './rings/mutate.ts';
 import { Random } from './rings/random.ts';
@@ -59,7 +60,7 @@ export class RingFuzzer {
       this.changes += mutator.done;
       this.cases++;
       this.rounds += made.round;
-      this.frames += made.frames;
+      this.frames += made.judge.frames;
       for (let i = 0; i < FIELDS.length; i++) this.fields[i]! += mutator.counts[i]!;
     }
   }

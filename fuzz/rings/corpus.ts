@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { DROP_REASONS } from '../../src/abi/drops.ts';
 import { BROKEN_AVAIL_JUMP, BROKEN_CHAIN, BROKEN_HEAD } from '../../src/abi/layout.ts';
 import { DROP_NAMES } from '../../src/observe/drops.ts';
-import type { CaseSpec, Outcome } from './case.ts';
+import type { CaseSpec } from './case.ts';
+import type { Outcome } from './judge.ts';
 
 export const FOLDER = join(import.meta.dirname, '../corpus/rings');
 

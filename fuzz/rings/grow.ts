@@ -4,8 +4,8 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { theBench } from '../bench.ts';
-import type { Outcome } from './case.ts';
 import { FOLDER, keep, reached } from './corpus.ts';
+import type { Outcome } from './judge.ts';
 import { minimise, play } from './minimise.ts';
 
 /** Seeds looked at. */

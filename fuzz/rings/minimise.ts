@@ -1,8 +1,9 @@
 // From a case that does something to the few changes that make it do so.
 
 import type { Bench } from '../bench.ts';
-import { Case, type CaseSpec, Failure, type Outcome } from './case.ts';
+import { Case, type CaseSpec } from './case.ts';
 import type { Kept } from './corpus.ts';
+import { Failure, type Outcome } from './judge.ts';
 import type { Change } from './mutate.ts';
 
 /** Runs of the case that minimising may cost. */
