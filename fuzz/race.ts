@@ -8,12 +8,9 @@ import type { Memory } from './memory.ts';
 import { Arena } from './race/arena.ts';
 import { DOING, FLIPS, JOB, PLACE, UNIT, WIDTH } from './race/flipper.ts';
 import type { Flip, Race, Running } from './race/race.ts';
-import { RECEIVED } from './race/received.ts';
-import { SENT } from './race/sent.ts';
+import { RACES } from './race/races.ts';
 import type { FuzzTarget } from './target.ts';
 import { Watchdog } from './watchdog.ts';
-
-export const RACES: readonly Race[] = [...SENT, ...RECEIVED];
 
 /** Rounds of a race at least. */
 const ROUNDS = 20;

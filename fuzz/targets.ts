@@ -1,6 +1,7 @@
 // Every fuzzer. A new one is added here and nowhere else.
 
-import { RACES, race } from './race.ts';
+import { RACES } from './race/races.ts';
+import { race } from './race.ts';
 import { rings } from './rings.ts';
 import type { FuzzTarget } from './target.ts';
 

@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { RACES } from '../../fuzz/race/races.ts';
 import { Stepper, step } from '../../fuzz/race/stepped.ts';
-import { RACES, runRaces } from '../../fuzz/race.ts';
+import { runRaces } from '../../fuzz/race.ts';
 
 const FLIPS = process.env['VHOP_LONG'] ? 100_000_000 : 200_000;
 
