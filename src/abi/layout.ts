@@ -12,6 +12,7 @@
 //   0x000b_2000  slot records  2048 x 16 B         whoever holds the pager's lock
 //   0x0010_0000  ring blocks   4096 x 512 B        line 0 by main, the rest by the ring's owner
 //   0x0030_0000  flow tables    256 x 1 KiB        written by the worker that hears a flow
+//   0x0034_0000  faults        1 Mi bits          whoever finds a page gone; cleared by main
 //   0x0040_0000  FDB keys       32 Ki x 8 x u64    CAS by workers and main
 //   0x0060_0000  FDB ages       32 Ki x 8 x u32    seconds
 //   0x0080_0000  scratch        16 x 512 KiB       private to one worker
@@ -35,6 +36,8 @@ export const SWITCH_FORWARDING = SWITCH_BASE + 4;
 export const SWITCH_PORTS = SWITCH_BASE + 8;
 /** u32 number of workers; with one, RX locks are not taken. */
 export const SWITCH_WORKERS = SWITCH_BASE + 12;
+/** u32 1: some port is policed, so workers look at the clock (main). */
+export const SWITCH_POLICED = SWITCH_BASE + 16;
 /** u32 entries in the FDB; atomic add by whoever inserts or removes. */
 export const SWITCH_FDB_COUNT = SWITCH_BASE + 64;
 /** u32 addresses that moved between ports; atomic. */
@@ -119,6 +122,8 @@ export const WORKER_PAGES_IN = 176;
 export const WORKER_EVICTIONS = 184;
 /** f64 nanoseconds spent mapping pages. */
 export const WORKER_PAGING_NS = 192;
+/** f64 nanoseconds, one clock for all workers; set before each round while SWITCH_POLICED. */
+export const WORKER_NOW = 200;
 export const NO_RING = 0xffff_ffff;
 
 // --- port block ---------------------------------------------------------------------------------
@@ -144,6 +149,22 @@ export const PORT_RX_LIST = 32;
 export const PORT_PEER = 40;
 /** u32 bytes a frame may have behind its Ethernet header and VLAN tags; 0 = no limit. */
 export const PORT_MTU = 44;
+/** u32 1: what the port sends is policed (main). */
+export const PORT_POLICED = 48;
+// Line 1: policing. Rates and bursts by main, under quiesce; tokens by whoever holds the lock.
+/** f64 frames and bits that a nanosecond adds. */
+export const POLICE_RATE_FRAMES = 64;
+export const POLICE_RATE_BITS = 72;
+/** f64 frames and bits that are saved up at most; infinite where there is no limit. */
+export const POLICE_BURST_FRAMES = 80;
+export const POLICE_BURST_BITS = 88;
+/** f64 frames and bits there are; below 0 after a frame larger than the bucket. */
+export const POLICE_TOKENS_FRAMES = 96;
+export const POLICE_TOKENS_BITS = 104;
+/** f64 WORKER_NOW when they were counted. */
+export const POLICE_FILLED = 112;
+/** u32 0 or 1. */
+export const POLICE_LOCK = 120;
 export const NO_PORT = 0xffff_ffff;
 export const PORT_ABSENT = 0;
 export const PORT_DOWN = 1;
@@ -239,10 +260,17 @@ export const BROKEN_HEAD = 2;
 export const BROKEN_TRAP = 3;
 /** A chain of a packed ring is longer than the ring, or than MAX_SEGMENTS. */
 export const BROKEN_CHAIN = 4;
+/** A descriptor of a packed ring names a buffer id that is not below the ring's size. */
+export const BROKEN_ID = 5;
 
 // --- flow tables: on which pair a flow last transmitted (u8: pair + 1) --------------------------
 export const FLOW_BASE = 0x30_0000;
 export const FLOW_ENTRIES = 1024;
+
+// --- faults: pages of guest memory that went away while they were mapped (linux/fault-guard.ts) --
+/** u32 words, a bit for each 4 KiB of linear memory: bit n % 32 of word n / 32 for page n. */
+export const FAULTS_BASE = 0x34_0000;
+export const FAULTS_SIZE = 0x2_0000;
 
 // --- FDB: set-associative, one cache line of keys a bucket --------------------------------------
 // key u64 = MAC (48 bits, wire order in the low bytes) | (port + 1) << 48; 0 = free.
@@ -277,6 +305,8 @@ export const SCRATCH_HEADERS = 0x3000;
 export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
+/** What each port owes the worker: MAX_PORTS x 16 B, see datapath/work.ts. */
+export const SCRATCH_DEBTS = 0x8000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;
 /** Segments {linear u32, len u32} of the frames of a burst. */

@@ -144,6 +144,35 @@ const systemCalls: Check = async () => {
   }
 };
 
+const calls: Check = async () => {
+  const check = 'calls to guests';
+  try {
+    const { aioContext } = await import('../linux/index.ts');
+    if (aioContext() !== 0) return pass(check, 'cannot be held up (kernel AIO)');
+  } catch {
+    // Said by the check before.
+  }
+  return warn(
+    check,
+    'by write(2): a hostile front end can hold a worker up with a full eventfd',
+    'allow io_setup and io_submit, or raise fs.aio-max-nr, before untrusted guests connect',
+  );
+};
+
+const faultGuard: Check = async () => {
+  const check = 'memory that shrinks';
+  const cure =
+    'where guests do not trust each other: require_sealed for each port (--require-sealed)';
+  try {
+    const { whyUnguarded } = await import('../linux/index.ts');
+    const fault = whyUnguarded();
+    if (fault === undefined) return pass(check, 'costs its own port');
+    return warn(check, `ends the switch: it cannot catch SIGBUS (${fault})`, cure);
+  } catch {
+    return warn(check, 'unknown: system calls do not work', cure);
+  }
+};
+
 const cores: Check = () => {
   const count = availableParallelism();
   const found = `${count} to use`;
@@ -236,6 +265,8 @@ export const CHECKS: readonly Check[] = [
   overcommit,
   datapath,
   systemCalls,
+  calls,
+  faultGuard,
   cores,
   openFiles,
   runtimeFolder,

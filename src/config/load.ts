@@ -80,10 +80,17 @@ function fill(config: Config, file: string): LoadedConfig {
   const folder = dirname(resolve(file));
   return {
     switch: { forwarding: 'switch', ...options },
-    ports: ports.map((port) => {
+    ports: ports.map(({ require_sealed, ...port }) => {
       const name = port.name ?? nameFromPath(port.path);
       const path = resolve(folder, port.path.replace(/^~(?=\/)/, homedir()));
-      return { ...port, type: 'vhost-user', name, path, mac: port.mac ?? macFromName(name) };
+      return {
+        ...port,
+        ...(require_sealed === undefined ? {} : { requireSealed: require_sealed }),
+        type: 'vhost-user',
+        name,
+        path,
+        mac: port.mac ?? macFromName(name),
+      };
     }),
   };
 }
@@ -98,7 +105,7 @@ interface Explained {
 
 function explain(issue: core.$ZodIssue, document: Document, value: unknown): Explained[] {
   if (issue.code === 'unrecognized_keys') {
-    const known = Object.keys(issue.path[0] === 'ports' ? portSchema.shape : configSchema.shape);
+    const known = knownKeys(issue.path);
     return issue.keys.map((key) => {
       const path = [...issue.path, key];
       const message = `unknown key${suggestion(key, known)}`;
@@ -114,6 +121,13 @@ function explain(issue: core.$ZodIssue, document: Document, value: unknown): Exp
   return [
     { offset: offsetOf(document, issue.path), key: keyText(issue.path), message: message.trim() },
   ];
+}
+
+/** The keys of the map at `path`: the file's, a port's, or those of a map in a port. */
+function knownKeys([list, , key]: readonly PropertyKey[]): string[] {
+  if (list !== 'ports') return Object.keys(configSchema.shape);
+  const inner = key === undefined ? undefined : portSchema.shape[key as 'rate'];
+  return Object.keys(inner === undefined ? portSchema.shape : inner.unwrap().shape);
 }
 
 /** What stands there instead, short enough for a sentence. */

@@ -20,6 +20,7 @@ import {
   RING_EMPTY,
   RING_FLAGS,
   RING_LOCK,
+  RING_PORT,
   RING_REASON,
   RING_RUNNING,
   RING_STATE,
@@ -39,11 +40,14 @@ import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
 import { arm, disarm } from './ring';
 import { beginRound, slotsShort } from './slots';
+import { nextRound, owes, skipRounds } from './work';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
 const PARK_AFTER: u32 = 256;
 
 let active: u32 = 0;
+/** Where the next round begins: of a port that may not have all its rings polled, all have their turn. */
+let turn: u32 = 0;
 
 function activeAt(i: u32): u32 {
   return scratch + SCRATCH_ACTIVE + i * 4;
@@ -89,13 +93,40 @@ function follow(): void {
 /** One round over the active rings; returns the frames moved. */
 export function poll(): u32 {
   follow();
-  let moved: u32 = 0;
   const paging = load<u32>(PAGER_REGIONS) != 0;
+  let moved = visit(paging);
+  if (moved == 0 && shortestWait > 0) {
+    skipRounds(shortestWait - 1);
+    moved = visit(paging);
+  }
+  count(worker + WORKER_POLLS, 1);
+  if (moved > 0) count(worker + WORKER_FRAMES, moved);
+  store<u32>(worker, NO_RING, WORKER_CURRENT);
+  return moved;
+}
+
+/** Rounds until the next of those ports has its turn that the last visit passed over; 0: it did none. */
+let shortestWait: u32 = 0;
+
+/** Polls each active ring whose port owes nothing. */
+function visit(paging: bool): u32 {
+  nextRound();
   if (paging) beginRound();
-  for (let i: u32 = 0; i < active; ) {
+  let moved: u32 = 0;
+  let shortest: u32 = u32.MAX_VALUE;
+  turn++;
+  let i = turn;
+  for (let left = active; left > 0; left--) {
+    if (i >= active) i = 0;
     // Between two rings no page is in use either: each has the slots it needs, not only the first.
-    if (paging && i > 0 && slotsShort()) beginRound();
+    if (paging && left < active && slotsShort()) beginRound();
     const ring = load<u32>(activeAt(i));
+    const wait = owes(load<u32>(ring, RING_PORT));
+    if (wait > 0 && pollable(ring)) {
+      shortest = min(shortest, wait);
+      i++;
+      continue;
+    }
     // A trap leaves the round before its ring is off the list: it must not be polled again.
     const n = pollable(ring) ? pollRing(ring) : 0;
     moved += n;
@@ -106,9 +137,8 @@ export function poll(): u32 {
       i++;
     }
   }
-  count(worker + WORKER_POLLS, 1);
-  if (moved > 0) count(worker + WORKER_FRAMES, moved);
-  store<u32>(worker, NO_RING, WORKER_CURRENT);
+  if (turn >= active) turn = 0;
+  shortestWait = shortest == u32.MAX_VALUE ? 0 : shortest;
   return moved;
 }
 

@@ -3,6 +3,7 @@
 import { MAX_PAIRS } from '../abi/layout.ts';
 import { MAC_PATTERN, NAME_PATTERN, nameFromPath } from '../limits.ts';
 import type { PortOptions } from '../types.ts';
+import { checkPolicing } from './policing.ts';
 
 /** The port's name: given, or what its socket's path stands for. */
 export function portName(options: PortOptions): string {
@@ -19,11 +20,20 @@ export function checkPortOptions(options: PortOptions): void {
     throw new RangeError(`port ${name}: ${what}`);
   };
   const { queues, mtu, mac } = options;
+  const sealed = options.type === 'vhost-user' ? options.requireSealed : undefined;
   if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_PAIRS)) {
     refuse(`queues is ${queues}; it must be 1 to ${MAX_PAIRS}`);
   }
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) {
     refuse(`mtu is ${mtu}; it must be 68 to 65535 bytes`);
+  }
+  try {
+    checkPolicing(options);
+  } catch (error) {
+    refuse((error as Error).message);
+  }
+  if (sealed !== undefined && typeof sealed !== 'boolean') {
+    refuse(`requireSealed is ${sealed}; it must be true or false`);
   }
   if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);

@@ -97,6 +97,8 @@ export class Rig {
   readonly ports: TestPort[] = [];
   /** Runs inside the datapath's call-out, that is, in the middle of a burst. */
   onCall: (ring: number) => void = () => {};
+  /** The clock that bursts are timed by, milliseconds; at 0 none is, and ports pay list prices. */
+  now: () => number = () => 0;
   /** Whether port `index` negotiates packed rings, besides what its spec says (formats.ts). */
   packed: (index: number) => boolean = () => false;
   #heap = HEAP_BASE;
@@ -104,6 +106,7 @@ export class Rig {
 
   constructor() {
     this.datapath = loadDatapath(this.control.memory, {
+      now: () => this.now(),
       call: (ring) => {
         this.calls.push(ring);
         this.onCall(ring);
