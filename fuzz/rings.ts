@@ -20,8 +20,10 @@ const STUCK = 20_000;
 
 /** All that tells one round's outcome from another's, as one number. */
 function signature({ packed, tx, rx, peer, latched }: Outcome): number {
-  const own = (tx & 0x1ffff) * 0x8000 + ((rx >>> 11) & 0xff) * 0x80 + latched * 2;
-  return own * 0x100 + ((peer >>> 11) & 0x7f) * 2 + (packed ? 1 : 0);
+  // TX reasons but for the last few, RX reasons of one guest and of the other.
+  const [own, theirs] = [(rx >>> 11) & 0x1ff, (peer >>> 11) & 0x1ff];
+  const sent = (tx & 0x7ff) | ((tx >>> 6) & 0x800);
+  return ((sent * 0x200 + own) * 0x200 + theirs) * 0x80 + latched * 2 + (packed ? 1 : 0);
 }
 
 export class RingFuzzer {

@@ -34,7 +34,7 @@ export const SIZE = 32;
 export const HEADER = 12;
 /** Polls after which a burst of any size is taken. */
 const PATIENCE = 10;
-const POLLS = 200;
+const POLLS = 1000;
 
 export class MixedRead extends Error {
   override name = 'MixedRead';

@@ -113,14 +113,13 @@ export const RECEIVED_ID = race('id', true, ['a'], (arena) => {
   const a = arena.put(UNTOUCHED, AREA);
   const { places: at, refill } = single(arena, a, WHOLE, DESC_F_WRITE);
   return {
-    flip: { places: at(12), width: 2, a: 7, b: 0xfff8 },
+    flip: { places: at(12), width: 2, a: 7, b: 9 },
     refill,
     areas: [a],
     judge: (chains, seen) => {
       for (let i = 0; i < chains; i++) {
         const { id } = arena.used(rx, i);
-        if (id !== 7 && id !== 0xfff8 && id !== i)
-          throw new MixedRead(`used slot ${i} names ${id}`);
+        if (id !== 7 && id !== 9 && id !== i) throw new MixedRead(`used slot ${i} names ${id}`);
       }
       places(arena, { a })(chains, seen, chains);
     },

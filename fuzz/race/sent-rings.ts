@@ -1,6 +1,6 @@
 // Races for a TX ring's chains and its other fields: those of a split ring, and of a packed one.
 
-import { BROKEN_AVAIL_JUMP } from '../../src/abi/layout.ts';
+import { BROKEN_AVAIL_JUMP, BROKEN_ID } from '../../src/abi/layout.ts';
 import { DESC_F_NEXT, DESC_F_WRITE, EVENT_F_DESC } from '../../src/abi/virtio.ts';
 import { HEADER, SIZE } from './arena.ts';
 import { arrival, type Flip, type Race } from './race.ts';
@@ -116,14 +116,24 @@ export const SENT_PACKED: readonly Race[] = [
       drops: ['tx_bad_chain'],
     };
   }),
+  race('id, one outside', true, ['a', 'latched'], (arena) => {
+    const { places, refill } = single(arena, frameOf(arena, 0xaa, SHORT), HEADER + SHORT, 0);
+    return {
+      flip: { places: places(12), width: 2, a: 7, b: SIZE },
+      refill,
+      outcomes: { a: one(0xaa) },
+      latches: [BROKEN_ID],
+      used: (i) => arena.used(arena.tx, i).id === 7 || arena.used(arena.tx, i).id === SIZE,
+    };
+  }),
   race('id', true, ['a'], (arena) => {
     const { tx } = arena;
     const { places, refill } = single(arena, frameOf(arena, 0xaa, SHORT), HEADER + SHORT, 0);
     return {
-      flip: { places: places(12), width: 2, a: 7, b: 0xfff8 },
+      flip: { places: places(12), width: 2, a: 7, b: 9 },
       refill,
       outcomes: { a: one(0xaa) },
-      used: (i) => [7, 0xfff8].includes(arena.used(tx, i).id),
+      used: (i) => [7, 9].includes(arena.used(tx, i).id),
     };
   }),
   ...[0, 2].flatMap((offset) =>

@@ -54,6 +54,7 @@ export class Stepper {
       host: {
         signalCall: (ring: number) => rig.calls.push(ring),
         signalLatched: (ring: number) => rig.latched.push(ring),
+        now: () => 0,
         pageIn: () => 0,
       },
     });

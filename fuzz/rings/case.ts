@@ -14,7 +14,7 @@ export const ROUNDS = 512;
 /** Changes are numbered by round and within it. */
 export const NUMBERS = 0x1_0000;
 /** Polls that nothing should need: each takes a frame of every ring that has one. */
-const POLLS = 1200;
+const POLLS = 4000;
 /** Polls in vain after which a burst of any size is taken (datapath/forward.ts). */
 const PATIENCE = 10;
 export interface CaseSpec {

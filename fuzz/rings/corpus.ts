@@ -3,7 +3,7 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DROP_REASONS } from '../../src/abi/drops.ts';
-import { BROKEN_AVAIL_JUMP, BROKEN_CHAIN, BROKEN_HEAD } from '../../src/abi/layout.ts';
+import { BROKEN_AVAIL_JUMP, BROKEN_CHAIN, BROKEN_HEAD, BROKEN_ID } from '../../src/abi/layout.ts';
 import { DROP_NAMES } from '../../src/observe/drops.ts';
 import type { CaseSpec } from './case.ts';
 import type { Outcome } from './judge.ts';
@@ -22,6 +22,7 @@ const LATCHES: Record<number, string> = {
   [BROKEN_AVAIL_JUMP]: 'avail_jump',
   [BROKEN_HEAD]: 'head',
   [BROKEN_CHAIN]: 'chain',
+  [BROKEN_ID]: 'id',
 };
 
 /** What a round came to, by name: the format, and a drop reason or why a ring was latched. */

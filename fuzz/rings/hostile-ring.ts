@@ -219,7 +219,8 @@ export class HostileRing {
 
   #postPacked(parts: Parts, slots: number, indirect: boolean): void {
     const { desc } = this.queue;
-    this.#id = (this.#id + 0x9e35) & 0xffff;
+    // Below the size, and in no order.
+    this.#id = (this.#id + 0x9e35) % this.size;
     for (let i = 0; i < slots; i++) {
       const lap = this.next & WRAP ? DESC_F_AVAIL : DESC_F_USED;
       const last = i + 1 === slots;

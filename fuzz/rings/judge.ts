@@ -6,6 +6,7 @@ import {
   BROKEN_AVAIL_JUMP,
   BROKEN_CHAIN,
   BROKEN_HEAD,
+  BROKEN_ID,
   RING_BROKEN,
   RING_REASON,
   RING_STATE,
@@ -20,7 +21,7 @@ import type { World } from './world.ts';
 
 /** Drop reasons that the chain alone decides: the first of them, and that of pages. */
 const JUDGED = [...Array(DROP_TX_BAD_HEADER + 1).keys(), DROP_TX_PAGING];
-const REASONS = [BROKEN_AVAIL_JUMP, BROKEN_HEAD, BROKEN_CHAIN];
+const REASONS = [BROKEN_AVAIL_JUMP, BROKEN_HEAD, BROKEN_CHAIN, BROKEN_ID];
 
 /** What one round came to: for coverage, and for the corpus. */
 export interface Outcome {

@@ -165,6 +165,8 @@ export class Mutator {
   #index(ring: HostileRing, at: number): number {
     const random = this.#random;
     const own = (at - ring.queue.desc) >>> 4;
+    // An id past the size takes the whole ring along: rarely.
+    if (ring.packed && random.below(16) > 0) return random.below(ring.size);
     switch (random.below(8)) {
       case 0:
         return own & 0xffff;

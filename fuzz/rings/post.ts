@@ -21,6 +21,7 @@ const ENTRIES = TABLE / 16;
 // Of LARGE, behind the long frames.
 const LONG_TABLE = LONG * LONG_SLAB;
 const LONG_ENTRIES = 1024;
+const RX_TABLE = LONG_TABLE + LONG_ENTRIES * 16;
 const BUFFERS_AT = 0x50000;
 const STRADDLE = 0x300;
 const LENGTHS = [1, 12, 16, 64, 128, 256, 1526, 2048, 2048, 2048, 4096];
@@ -53,6 +54,9 @@ export class Poster {
   #long = 0;
   /** Whether chains of this round repeat it: more segments than a burst has room for. */
   #repeat = false;
+  /** The same for what is received into, which is then scattered over two bytes at a time. */
+  #scattered = 0;
+  #scattering = false;
 
   constructor(
     port: TestPort,
@@ -103,6 +107,8 @@ export class Poster {
     this.headers.count = 0;
     this.#long = 0;
     this.#repeat = this.#random.once(32);
+    this.#scattered = 0;
+    this.#scattering = this.#indirect && this.#random.once(64);
   }
 
   /** Posts one frame; false when the ring has no room. */
@@ -165,9 +171,21 @@ export class Poster {
     this.headers.add(at);
   }
 
+  /** Posts a buffer in very many pieces: a table, the same one over and over. */
+  #scatter(ring: HostileRing): boolean {
+    const parts = this.#parts;
+    const { linear, lo, hi } = this.#large;
+    if (this.#scattered > 0) return ring.postTable(parts, lo + RX_TABLE, hi, this.#scattered);
+    parts.count = 0;
+    for (let i = 0; i < LONG_ENTRIES; i++) parts.add(lo + BUFFERS_AT + i * 2, hi, 2);
+    this.#scattered = LONG_ENTRIES * 16;
+    return ring.post(parts, 0, linear + RX_TABLE, lo + RX_TABLE, hi);
+  }
+
   /** Posts one buffer to receive into; false when the ring has no room. */
   receive(ring: HostileRing): boolean {
     const random = this.#random;
+    if (this.#scattering) return this.#scatter(ring);
     const parts = this.#parts;
     parts.count = 0;
     const pieces = random.below(4) > 0 ? 1 : 1 + random.below(5);

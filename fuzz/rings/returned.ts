@@ -82,6 +82,8 @@ export class Returned {
     while (position !== taken) {
       const slot = position & (WRAP - 1);
       const span = this.#span(slot);
+      const id = this.#before[((slot + span - 1) % size) * 4 + 3]! & 0xffff;
+      if (slots + span <= size && id >= size) return `id ${id} of a ring of ${size} was taken`;
       slots += span;
       // Longer than what was in the ring at first: laid over what came back meanwhile.
       if (slots > size) return undefined;

@@ -19,7 +19,7 @@ export class Verdict {
   chains = 0;
   bytes = 0;
   readonly drops = new Int32Array(D.DROP_REASONS);
-  /** Whether the ring can be judged: else it lies over itself, or ends nowhere. */
+  /** Whether the ring can be judged: else it lies over itself, or is to be latched. */
   sure = false;
   readonly #memory: Memory;
   readonly #ring: HostileRing;
@@ -80,8 +80,9 @@ export class Verdict {
       let span = 1;
       while (flags((slot + span - 1) % size) & V.DESC_F_NEXT && span <= size) span++;
       slots += span;
+      const id = u32[(queue.desc + ((slot + span - 1) % size) * 16 + 12) >>> 2]! & 0xffff;
       // What was used meanwhile would be looked at again.
-      if (slots > size || span > MAX_SEGMENTS) {
+      if (slots > size || span > MAX_SEGMENTS || id >= size) {
         this.sure = false;
         return;
       }

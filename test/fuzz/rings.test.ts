@@ -12,6 +12,8 @@ const CHANGES = process.env['VHOP_LONG'] ? 1_000_000_000 : 4_000_000;
 
 /** On a hostile ring of either format, but for: */
 const EXCEPT: Record<string, string> = {
+  'split tx_policed': 'a port is policed, whatever its rings hold',
+  'packed tx_policed': 'a port is policed, whatever its rings hold',
   'packed tx_bad_chain': 'how long a packed chain is has been counted before it is walked',
   'split rx_mtu': 'it is the peer that has an MTU',
   'packed rx_mtu': 'it is the peer that has an MTU',
@@ -24,6 +26,7 @@ const OTHERS = [
   'split latched avail_jump',
   'split latched head',
   'packed latched chain',
+  'packed latched id',
 ];
 
 function all(): string[] {
