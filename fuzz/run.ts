@@ -91,14 +91,16 @@ async function fuzz({ target, unit, iterations: long }: Listed, options: Options
   };
   const progress = new Progress();
   const of = seconds === undefined ? scaled(wanted) : `${seconds}s`;
+  let first = seed;
   const end = performance.now() + (seconds ?? Number.POSITIVE_INFINITY) * 1000;
   try {
     for (let slice = 0; total.iterations < wanted && performance.now() < end; slice++) {
       const rate = total.seconds > 0 ? total.iterations / total.seconds : 0;
       const left = Math.min(SLICE.seconds, (end - performance.now()) / 1000);
       const timed = Math.ceil(rate > 0 ? rate * left : SLICE.iterations);
+      first = (seed + slice * STRIDE) % 2 ** 32;
       const report = await target.run({
-        seed: (seed + slice * STRIDE) % 2 ** 32,
+        seed: first,
         iterations: seconds === undefined ? wanted : timed,
         onProgress: (done) => progress.show(target.name, total.iterations + done, of),
       });
@@ -108,6 +110,9 @@ async function fuzz({ target, unit, iterations: long }: Listed, options: Options
         total.notes[name] = (total.notes[name] ?? 0) + n;
       }
     }
+  } catch (error) {
+    const again = `npm run fuzz -- --target ${target.name} --seed ${first}`;
+    throw new Error(`${(error as Error).message}\nTo see it again: ${again}`);
   } finally {
     progress.clear();
   }
@@ -148,9 +153,6 @@ async function main(): Promise<number> {
     } catch (error) {
       const { message } = error as Error;
       process.stderr.write(`fuzz: ${listed.target.name}: ${message}\n`);
-      process.stderr.write(
-        `fuzz: to see it again: npm run fuzz -- --target ${listed.target.name} --seed ${options.seed}\n`,
-      );
       return 1;
     }
   }

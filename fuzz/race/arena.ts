@@ -35,6 +35,8 @@ export const HEADER = 12;
 /** Polls after which a burst of any size is taken. */
 const PATIENCE = 10;
 const POLLS = 1000;
+/** Polls in vain after which there is nothing: one more than ports, each of which may owe some. */
+const IDLE = 3;
 
 export class MixedRead extends Error {
   override name = 'MixedRead';
@@ -151,7 +153,7 @@ export class Arena {
       rig.datapath.activate(index);
       return (ringAddress(index) + RING_EMPTY) >>> 2;
     });
-    for (let polls = 0, idle = 0; idle < 2; polls++) {
+    for (let polls = 0, idle = 0; idle < IDLE; polls++) {
       for (const at of busy) u32[at] = PATIENCE;
       idle = rig.datapath.poll() === 0 ? idle + 1 : 0;
       if (polls === POLLS) throw new Error(`still moving frames after ${POLLS} polls`);

@@ -17,6 +17,12 @@ export const NUMBERS = 0x1_0000;
 const POLLS = 4000;
 /** Polls in vain after which a burst of any size is taken (datapath/forward.ts). */
 const PATIENCE = 10;
+/**
+ * Polls in vain after which there is nothing: one in which a ring that was just started waits for company,
+ * and one for each port that is passed over for what it owes (datapath/work.ts).
+ */
+const IDLE = 6;
+
 export interface CaseSpec {
   /** The world's and the chains' seed; the changes have one of their own. */
   shape: number;
@@ -113,8 +119,7 @@ export class Case {
     const { u32 } = bench.memory;
     const { poll } = bench.rig.datapath;
     const other = this.#emptyOf(peer.tx.index);
-    // Twice: a ring that was just started, or kicked, waits for company at first.
-    for (let polls = 0, idle = 0; idle < 2; polls++) {
+    for (let polls = 0, idle = 0; idle < IDLE; polls++) {
       u32[(tx.block + RING_EMPTY) >>> 2] = PATIENCE;
       u32[other] = PATIENCE;
       idle = poll() === 0 ? idle + 1 : 0;
