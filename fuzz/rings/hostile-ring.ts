@@ -8,6 +8,7 @@ import {
   RING_SIGNALLED,
   RING_STATE,
   RING_USED_IDX,
+  RINGF_PACKED,
 } from '../../src/abi/layout.ts';
 import {
   DESC_F_AVAIL,
@@ -74,7 +75,7 @@ export class HostileRing {
   constructor(queue: TestQueue, memory: Memory, writable: boolean, start: number) {
     this.queue = queue;
     this.#memory = memory;
-    this.packed = queue.constructor.name === 'PackedQueue';
+    this.packed = (queue.flags & RINGF_PACKED) !== 0;
     this.size = queue.size;
     this.block = ringAddress(queue.index);
     this.#writable = writable ? DESC_F_WRITE : 0;

@@ -116,11 +116,11 @@ export class Poster {
     const random = this.#random;
     const parts = this.#parts;
     parts.count = 0;
-    // Long ones are rare, and the rarer the more work each is.
     if (this.#repeat && this.#long > 0 && random.below(8) > 0) {
       const { lo, hi } = this.#large;
       return ring.postTable(parts, lo + LONG_TABLE, hi, this.#long);
     }
+    // Long ones are rare: they are much work.
     const slab = random.below(64) === 0 ? random.pick(this.#slabs) : this.#shortSlab();
     const length = HOSTILE[slab.sample]!.frame.length;
     const hdr = this.#headerLength;
