@@ -123,7 +123,8 @@ export const SENT_PACKED: readonly Race[] = [
       refill,
       outcomes: { a: one(0xaa) },
       latches: [BROKEN_ID],
-      used: (i) => arena.used(arena.tx, i).id === 7 || arena.used(arena.tx, i).id === SIZE,
+      // Flipped there as well: looked at once.
+      used: (i) => [7, SIZE].includes(arena.used(arena.tx, i).id),
     };
   }),
   race('id', true, ['a'], (arena) => {
