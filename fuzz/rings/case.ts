@@ -172,16 +172,18 @@ export class Case {
     return (tx.block + (ring - tx.queue.index) * RING_STRIDE + RING_EMPTY) >>> 2;
   }
 
-  /** The broadcast went to the hostile guest and its peer as well: not part of the next round. */
+  /**
+   * The broadcast went to the hostile guest and its peer as well: not part of the next round. It may have
+   * been written over either of the guest's rings.
+   */
   #foreign(): void {
-    const { peer, rx } = this.world;
+    const { peer, tx, rx, txState, bench } = this.world;
     while (peer.receive());
     peer.repost();
     this.judge.forget();
-    if (this.judge.latched(rx)) {
-      rx.restart();
-      this.world.bench.rig.publish();
-    }
+    if (this.judge.latched(rx)) rx.restart();
+    if (this.judge.latched(tx)) tx.restart(txState);
+    bench.rig.publish();
   }
 
   #look(): void {
