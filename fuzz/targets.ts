@@ -1,5 +1,6 @@
 // Every fuzzer. A new one is added here and nowhere else.
 
+import { messages } from './messages.ts';
 import { RACES } from './race/races.ts';
 import { race } from './race.ts';
 import { rings } from './rings.ts';
@@ -15,5 +16,6 @@ export interface Listed {
 
 export const TARGETS: readonly Listed[] = [
   { target: rings, unit: 'fields changed', iterations: 1e9 },
+  { target: messages, unit: 'messages', iterations: 1e7 },
   { target: race, unit: 'flips', iterations: RACES.length * 1e8 },
 ];
