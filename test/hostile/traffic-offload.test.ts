@@ -16,10 +16,11 @@ import {
   GSO_UDP,
   GSO_UDP_L4,
 } from '../../src/abi/virtio.ts';
-import { BOTH, overRings } from './formats.ts';
-import { frame, type HeaderSpec, header, send } from './frames.ts';
-import { innocent, MODERN, rig, world } from './hostile.ts';
-import { features, PLAIN } from './rig.ts';
+import { BOTH, overRings } from '../datapath/formats.ts';
+import { frame, type HeaderSpec, header, send } from '../datapath/frames.ts';
+import { features, PLAIN } from '../datapath/rig.ts';
+import { rig } from './guard.ts';
+import { innocent, MODERN, world } from './sender.ts';
 
 overRings(rig, BOTH, 'hostile virtio headers', () => {
   const TSO = features(F_VERSION_1, F_CSUM, F_HOST_TSO4);
@@ -51,7 +52,7 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     ["TCP's header past the end", TSO, { ...tso, start: 181 }],
   ];
   for (const [what, acked, spec] of cases) {
-    it(what, () => {
+    it(`class 25: ${what}`, () => {
       const w = world(acked);
       const bytes = frame({ length: 200, type: 0x0800 });
       send(w.tx, bytes, { header: header(spec) });
@@ -64,7 +65,7 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     });
   }
 
-  it('TSO4 on what is not IPv4', () => {
+  it('class 25: TSO4 on what is not IPv4', () => {
     const w = world(TSO);
     send(w.tx, frame({ length: 200, type: 0x86dd }), { header: header(tso) });
     w.tx.publish();
@@ -72,7 +73,7 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     assert.deepEqual(w.tx.drops, { tx_bad_header: 1 });
   });
 
-  it('what the cases above start from passes', () => {
+  it('class 25: what the cases above start from passes', () => {
     const w = world(TSO, 16, PLAIN | features(F_GUEST_CSUM, F_GUEST_TSO4));
     send(w.tx, frame({ length: 200, type: 0x0800 }), { header: header(tso) });
     send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 34, offset: 164 }) });

@@ -12,10 +12,10 @@ import {
   RING_RUNNING,
   RING_STATE,
 } from '../../src/abi/layout.ts';
-import { BROADCAST, frame, mac, Receiver, send } from './frames.ts';
-import type { TestQueue } from './queue.ts';
+import { BROADCAST, frame, mac, Receiver, send } from '../datapath/frames.ts';
+import type { TestQueue } from '../datapath/queue.ts';
+import { gpaOf, Rig } from '../datapath/rig.ts';
 import type { Rewrites } from './rewriter.ts';
-import { gpaOf, Rig } from './rig.ts';
 
 /** At least so many bursts, and more until enough was seen; the latter is a matter of luck. */
 const ROUNDS = 1000;

@@ -3,7 +3,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { DESC_F_AVAIL, DESC_F_USED, DESC_F_WRITE } from '../../src/abi/virtio.ts';
-import { random } from './frames.ts';
+import { random } from '../datapath/frames.ts';
 
 export interface Rewrites {
   memory: SharedArrayBuffer;
