@@ -134,7 +134,8 @@ function bufferAt(at: number, length: number): Buffer {
 
 // --- while the datapath works ---------------------------------------------------------------------
 
-function watch<T>(work: () => T): T {
+/** Runs what lets the datapath work, and compares. */
+export function watch<T>(work: () => T): T {
   // settle() is watched as one.
   if (watching || rig.ports.length === 0) return work();
   watching = true;

@@ -18,10 +18,8 @@ import { overRings } from '../datapath/formats.ts';
 import { frame, send } from '../datapath/frames.ts';
 import { later } from '../datapath/queue-packed.ts';
 import { rig } from './guard.ts';
-import { innocent, PACKED, packedWorld } from './sender.ts';
+import { BROKEN_ID, innocent, PACKED, packedWorld } from './sender.ts';
 
-/** BROKEN_*: a packed descriptor names a buffer id outside the ring. */
-const BROKEN_ID = 5;
 const LAP = DESC_F_AVAIL | DESC_F_USED;
 
 overRings(rig, PACKED, 'hostile packed rings', () => {
@@ -131,7 +129,7 @@ overRings(rig, PACKED, 'hostile packed rings', () => {
     innocent(w, false);
   });
 
-  it('class 20: what is made available twice in a lap is taken once', () => {
+  it('class 16: what is made available twice in a lap is taken once', () => {
     const w = packedWorld();
     for (let i = 0; i < 16; i++) send(w.tx, frame({ seed: i }));
     w.tx.publish();

@@ -24,7 +24,7 @@ const rig = new Rig();
 
 describe('packed rings rewritten by another thread', { timeout: 120_000 }, () => {
   for (const size of [7, 256]) {
-    it(`both rings of a guest, size ${size}`, async (t) => {
+    it(`class 19: both rings of a guest rewritten, size ${size}`, async (t) => {
       rig.clear();
       rig.packed = (port) => port === 0;
       const [bad, from, to] = [rig.port(), rig.port(), rig.port()];

@@ -56,7 +56,13 @@ overRings(rig, BOTH, 'buffers across regions', () => {
         lay(w.tx.port.base, regions, addr);
         w.tx.add([{ addr, len: whole.length }], inner);
         // With more behind it, so that the walk sees it as well as the short form.
-        w.tx.add([{ addr, len: whole.length }, { addr: w.good + 12n, len: 16 }], inner);
+        w.tx.add(
+          [
+            { addr, len: whole.length },
+            { addr: w.good + 12n, len: 16 },
+          ],
+          inner,
+        );
         w.tx.publish();
         assert.equal(rig.settle(), 2);
         const got = w.sink.take().map((one) => one.frame);
