@@ -16,13 +16,13 @@ import {
   WRAP,
 } from '../../src/abi/virtio.ts';
 import { type Format, overRings } from '../datapath/formats.ts';
-import { concat, frame, header, Receiver } from '../datapath/frames.ts';
+import { BROADCAST, concat, frame, header, place, Receiver } from '../datapath/frames.ts';
 import type { Descriptor } from '../datapath/queue.ts';
 import { later, PackedQueue } from '../datapath/queue-packed.ts';
 import type { SplitQueue } from '../datapath/queue-split.ts';
 import { features, PLAIN } from '../datapath/rig.ts';
 import type { Flips } from './flipper.ts';
-import { rig } from './guard.ts';
+import { kick, rig } from './guard.ts';
 import { MODERN, type World, world } from './sender.ts';
 
 /** Bursts at least, and at most while one of the two values was not seen. */
@@ -324,4 +324,35 @@ overRings(rig, ['split', 'packed'], 'a racing writer', (format) => {
       assert.deepEqual(rig.latched, []);
     });
   }
+
+  it('class 19: header and addresses rewritten between two receivers: both get what was checked', () => {
+    for (const cuts of [[], [12], [5, 30]]) {
+      const w = world(SENDER, SIZE, PLAIN | features(F_GUEST_CSUM));
+      const spec = header({ flags: 1, start: 34, offset: 16 });
+      const bytes = frame({ to: BROADCAST, length: 200, seed: 3 });
+      const parts = place(w.tx, concat(spec, bytes), cuts);
+      w.tx.add(parts);
+      const second = new Receiver(rig.ports[2]!.queue(0)).fill(10);
+      kick(w.tx);
+      // Both receivers in one burst: the first is called before the second gets its copy.
+      let calls = 0;
+      rig.onCall = (ring) => {
+        if (ring !== w.sink.rx.index) return;
+        calls++;
+        for (const { addr, len } of parts) {
+          const at = w.tx.port.base + Number(addr - w.tx.port.gpa(w.tx.port.base));
+          rig.bytes.fill(0xff, at, at + len);
+        }
+      };
+      assert.equal(rig.settle(), 1);
+      rig.onCall = () => {};
+      assert.equal(calls, 1);
+      for (const sink of [w.sink, second]) {
+        const [got] = sink.take();
+        assert.deepEqual(got?.header.subarray(0, 10), spec.subarray(0, 10));
+        assert.deepEqual(got?.frame.subarray(0, 16), bytes.subarray(0, 16));
+      }
+      assert.equal(w.tx.used().length, 1);
+    }
+  });
 });

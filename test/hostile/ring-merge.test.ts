@@ -3,13 +3,15 @@
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { DESC_F_NEXT, DESC_F_WRITE } from '../../src/abi/virtio.ts';
 import { BOTH, overRings } from '../datapath/formats.ts';
 import { BROADCAST, frame, Receiver, send } from '../datapath/frames.ts';
+import type { SplitQueue } from '../datapath/queue-split.ts';
 import { PLAIN } from '../datapath/rig.ts';
 import { kick, rig } from './guard.ts';
 import { broadcast, world } from './receiver.ts';
 
-overRings(rig, BOTH, 'merged receive buffers', () => {
+overRings(rig, BOTH, 'merged receive buffers', (format) => {
   it('class 22: short by any number of buffers, nothing is taken; with them the frame fits', () => {
     for (let have = 0; have < 5; have++) {
       const w = world(PLAIN, 64);
@@ -84,5 +86,19 @@ overRings(rig, BOTH, 'merged receive buffers', () => {
     sink.checkPosted();
     const [sent] = broadcast(w, 1, 100);
     assert.deepEqual(sink.take()[0]?.frame, sent);
+  });
+
+  it('class 22: of a ring retired in a long burst nothing was used, however much was written', () => {
+    // More buffers than are gathered ahead: their used entries are written while the burst goes on.
+    const w = world(PLAIN, 2048);
+    for (let i = 0; i < 400; i++) w.rx.add([{ addr: w.room, len: 100, write: true }]);
+    if (format === 'split') (w.rx as SplitQueue).post(2048);
+    else
+      w.rx.addRaw(Array(1025).fill({ addr: w.room, len: 100, flags: DESC_F_WRITE | DESC_F_NEXT }));
+    w.rx.publish();
+    broadcast(w, 40, 1500);
+    assert.deepEqual([w.rx.frames, w.rx.drops], [0, { rx_down: 40 }]);
+    assert.equal(w.rx.completed, 0);
+    assert.deepEqual(rig.latched, [w.rx.index]);
   });
 });

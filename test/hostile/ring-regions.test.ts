@@ -110,6 +110,20 @@ overRings(rig, BOTH, 'buffers across regions', () => {
     }
   });
 
+  it('class 12: an indirect table past 2^64 is none, though memory goes on at 0', () => {
+    const regions = pages(TOP - 4096n, 0n);
+    const w = sender.world(sender.MODERN, 16, PLAIN, regions);
+    const { base } = w.tx.port;
+    w.tx.descriptor(base + AT + PAGE - 16, { addr: w.good, len: 40, flags: 1, next: 1 });
+    w.tx.descriptor(base + AT + 2 * PAGE, { addr: w.good + 40n, len: 36 });
+    w.tx.addRaw([{ addr: TOP - 16n, len: 32, flags: 4 }], 0);
+    w.tx.publish();
+    assert.equal(rig.settle(), 1);
+    assert.deepEqual(w.tx.drops, { tx_bad_address: 1 });
+    assert.equal(w.tx.used().length, 1);
+    sender.innocent(w, false);
+  });
+
   it("class 11: another guest's buffers are no room for this one's frames", () => {
     const w = receiver.world(PLAIN);
     for (const port of [0, 2]) {

@@ -150,7 +150,11 @@ const BREAKS: [Format, string, number, (bench: DeviceBench, front: FrontEnd) => 
 
 describe('reset', () => {
   for (const [format, what, reason, spoil] of BREAKS) {
-    for (const how of ['a new start of the ring', 'a new connection'] as const) {
+    for (const how of [
+      'a new start of the ring',
+      'a kick descriptor',
+      'a new connection',
+    ] as const) {
       it(`class 21: ${what} (${format}): ${how} revives the ring`, () => {
         const bench = new DeviceBench();
         const make = format === 'packed' ? PackedFrontEnd : FrontEnd;
@@ -190,6 +194,9 @@ describe('reset', () => {
           if (how === 'a new connection') {
             bad.device.disconnected('the guest was reset');
             own.open();
+          } else if (how === 'a kick descriptor') {
+            // Some front ends set up a ring anew without asking for its base.
+            bad.device.setVringKick(1, eventfd());
           } else {
             bad.device.getVringBase(1);
             own.start(1, format === 'packed' ? WRAP : 0);

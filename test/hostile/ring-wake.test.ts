@@ -152,6 +152,10 @@ for (const packed of [false, true]) {
         bench.control.bytes.fill(0, a.linear(0), a.linear(0) + 0x8_0000);
         const again = new Made(bench, a.device, 16, a.fd);
         for (const queue of [0, 1]) again.start(queue, base);
+        // Wherever the last call was made: the first burst after a start calls.
+        bench.calls.length = 0;
+        assert.ok(passes(bench, again, b), 'the first frame');
+        assert.ok(bench.calls.includes(a.device.rings[1]!.index), 'no call after the restart');
         for (let i = 0; i < 40; i++) assert.ok(passes(bench, again, b), `frame ${i}`);
         for (let i = 0; i < 40; i++) assert.ok(passes(bench, b, again), `frame ${i} back`);
         for (const end of [again, b]) end.close();

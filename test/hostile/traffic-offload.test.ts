@@ -83,4 +83,38 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     assert.deepEqual(w.tx.drops, {});
     assert.equal(w.sink.take().length, 3);
   });
+
+  /** A TSO frame whose headers end at its last byte but for `payload`; then what is wrong with it. */
+  const headers: [string, number, (bytes: Uint8Array) => void][] = [
+    ["TCP's header longer than the frame", 0, (bytes) => bytes.set([0xf0], 46)],
+    ["TCP's header a byte longer than the frame", 19, (bytes) => bytes.set([0xa0], 46)],
+    ["TCP's header shorter than it can be", 100, (bytes) => bytes.set([0x40], 46)],
+    ["TCP's header of nothing", 100, (bytes) => bytes.set([0x00], 46)],
+    ["IPv4's header longer than the frame", 0, (bytes) => bytes.set([0x4f], 14)],
+    ["IPv4's header shorter than it can be", 100, (bytes) => bytes.set([0x44], 14)],
+    ['a fragment', 100, (bytes) => bytes.set([0x20], 20)],
+  ];
+  for (const [what, payload, spoil] of headers) {
+    it(`class 25: to be segmented here, ${what}: dropped, nothing written`, () => {
+      const w = world(TSO);
+      const bytes = frame({ length: 54 + payload, type: 0x0800 });
+      bytes.fill(0, 14);
+      bytes.set([0x45], 14);
+      bytes.set([6], 23);
+      bytes.set([0x50], 46);
+      spoil(bytes);
+      for (const gsoSize of [1, 10, 1448, 0xffff]) {
+        for (const cuts of [[], [12], [20, 60]]) {
+          send(w.tx, bytes, { header: header({ ...tso, gsoSize }), cuts });
+          w.tx.publish();
+          assert.equal(rig.settle(), 1);
+          assert.equal(w.tx.used().length, 1);
+        }
+      }
+      assert.deepEqual(w.sink.rx.drops, { rx_bad_gso: 12 });
+      assert.deepEqual(w.sink.take(), []);
+      w.sink.checkPosted();
+      innocent(w, false);
+    });
+  }
 });
