@@ -4,7 +4,26 @@
 export type PortMode = 'server' | 'client';
 export type Forwarding = 'switch' | 'wire';
 
-export interface VhostUserPortOptions {
+/** Frames and bits, a second or at once. What is left out is not limited. */
+export interface Limits {
+  /** Frames as they would be on a wire: one to be segmented counts as its segments. 1 to 10^9. */
+  frames?: number;
+  /** Bits of Ethernet frames without FCS. 1 to 10^13. */
+  bits?: number;
+}
+
+/** What a port may send into the switch; what goes beyond is dropped and counted as `tx_policed`. */
+export interface Policing {
+  /** A second. */
+  rate?: Limits;
+  /**
+   * What may be sent at once after a pause. Default: a tenth of a second of the rate, and 64 frames or 64
+   * KiB at least. A frame longer than the burst passes once all of it is saved up.
+   */
+  burst?: Limits;
+}
+
+export interface VhostUserPortOptions extends Policing {
   type: 'vhost-user';
   /** 1-32 characters of [A-Za-z0-9._-], unique in the switch. Default: the socket's base name. */
   name?: string;
@@ -23,7 +42,7 @@ export interface VhostUserPortOptions {
   mac?: string;
 }
 
-export interface MemoryPortOptions {
+export interface MemoryPortOptions extends Policing {
   /** An in-process guest: our own driver on rings in a memfd. */
   type: 'memory';
   name: string;
@@ -78,6 +97,9 @@ export interface PortInfo {
   /** Of these, bytes mapped only while they are in use: what the window had no room for. */
   paged: number;
   peer?: { pid: number; uid: number; gid: number };
+  /** What it may send, a second and at once; absent: not limited. */
+  rate?: Limits;
+  burst?: Limits;
 }
 
 export interface RingInfo {
@@ -187,6 +209,8 @@ export interface SwitchApi {
   info(): SwitchInfo;
   addPort(options: PortOptions): Promise<PortInfo>;
   removePort(name: string): Promise<void>;
+  /** Changes what a port may send, from now on and with full buckets; {} lifts all limits. */
+  setPolicing(name: string, policing: Policing): void;
   ports(): PortInfo[];
   rings(): RingInfo[];
   fdb(): FdbEntry[];

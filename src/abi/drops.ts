@@ -21,4 +21,6 @@ export const DROP_RX_MTU = 15;
 export const DROP_RX_BAD_GSO = 16;
 export const DROP_TX_PAGING = 17;
 export const DROP_RX_PAGING = 18;
-export const DROP_REASONS = 19;
+export const DROP_RX_SCATTERED = 19;
+export const DROP_TX_POLICED = 20;
+export const DROP_REASONS = 21;

@@ -35,6 +35,8 @@ export const SWITCH_FORWARDING = SWITCH_BASE + 4;
 export const SWITCH_PORTS = SWITCH_BASE + 8;
 /** u32 number of workers; with one, RX locks are not taken. */
 export const SWITCH_WORKERS = SWITCH_BASE + 12;
+/** u32 1: some port is policed, so workers look at the clock (main). */
+export const SWITCH_POLICED = SWITCH_BASE + 16;
 /** u32 entries in the FDB; atomic add by whoever inserts or removes. */
 export const SWITCH_FDB_COUNT = SWITCH_BASE + 64;
 /** u32 addresses that moved between ports; atomic. */
@@ -119,6 +121,8 @@ export const WORKER_PAGES_IN = 176;
 export const WORKER_EVICTIONS = 184;
 /** f64 nanoseconds spent mapping pages. */
 export const WORKER_PAGING_NS = 192;
+/** f64 nanoseconds, one clock for all workers; set before each round while SWITCH_POLICED. */
+export const WORKER_NOW = 200;
 export const NO_RING = 0xffff_ffff;
 
 // --- port block ---------------------------------------------------------------------------------
@@ -144,6 +148,22 @@ export const PORT_RX_LIST = 32;
 export const PORT_PEER = 40;
 /** u32 bytes a frame may have behind its Ethernet header and VLAN tags; 0 = no limit. */
 export const PORT_MTU = 44;
+/** u32 1: what the port sends is policed (main). */
+export const PORT_POLICED = 48;
+// Line 1: policing. Rates and bursts by main, under quiesce; tokens by whoever holds the lock.
+/** f64 frames and bits that a nanosecond adds. */
+export const POLICE_RATE_FRAMES = 64;
+export const POLICE_RATE_BITS = 72;
+/** f64 frames and bits that are saved up at most; infinite where there is no limit. */
+export const POLICE_BURST_FRAMES = 80;
+export const POLICE_BURST_BITS = 88;
+/** f64 frames and bits there are; below 0 after a frame larger than the bucket. */
+export const POLICE_TOKENS_FRAMES = 96;
+export const POLICE_TOKENS_BITS = 104;
+/** f64 WORKER_NOW when they were counted. */
+export const POLICE_FILLED = 112;
+/** u32 0 or 1. */
+export const POLICE_LOCK = 120;
 export const NO_PORT = 0xffff_ffff;
 export const PORT_ABSENT = 0;
 export const PORT_DOWN = 1;
@@ -239,6 +259,8 @@ export const BROKEN_HEAD = 2;
 export const BROKEN_TRAP = 3;
 /** A chain of a packed ring is longer than the ring, or than MAX_SEGMENTS. */
 export const BROKEN_CHAIN = 4;
+/** A descriptor of a packed ring names a buffer id that is not below the ring's size. */
+export const BROKEN_ID = 5;
 
 // --- flow tables: on which pair a flow last transmitted (u8: pair + 1) --------------------------
 export const FLOW_BASE = 0x30_0000;
@@ -277,6 +299,8 @@ export const SCRATCH_HEADERS = 0x3000;
 export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
+/** What each port owes the worker: MAX_PORTS x {bytes u32, round u32}, see datapath/work.ts. */
+export const SCRATCH_DEBTS = 0x8000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;
 /** Segments {linear u32, len u32} of the frames of a burst. */

@@ -144,6 +144,21 @@ const systemCalls: Check = async () => {
   }
 };
 
+const calls: Check = async () => {
+  const check = 'calls to guests';
+  try {
+    const { aioContext } = await import('../linux/index.ts');
+    if (aioContext() !== 0) return pass(check, 'cannot be held up (kernel AIO)');
+  } catch {
+    // Said by the check before.
+  }
+  return warn(
+    check,
+    'by write(2): a hostile front end can hold a worker up with a full eventfd',
+    'allow io_setup and io_submit, or raise fs.aio-max-nr, before untrusted guests connect',
+  );
+};
+
 const cores: Check = () => {
   const count = availableParallelism();
   const found = `${count} to use`;
@@ -236,6 +251,7 @@ export const CHECKS: readonly Check[] = [
   overcommit,
   datapath,
   systemCalls,
+  calls,
   cores,
   openFiles,
   runtimeFolder,

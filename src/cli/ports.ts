@@ -2,7 +2,7 @@
 // bit by bit what was negotiated.
 
 import { suggestion } from '../config/nearest.ts';
-import type { PortInfo } from '../types.ts';
+import type { Limits, PortInfo } from '../types.ts';
 import {
   type Cli,
   findWanted,
@@ -15,7 +15,7 @@ import {
 import { type FeatureRow, featureGroups, featureTitle, LEGEND } from './features.ts';
 import { paintState } from './live.ts';
 import { type Column, paint, plain, printTable, tableLines } from './table.ts';
-import { memory } from './units.ts';
+import { memory, scaled } from './units.ts';
 
 interface PortsOptions extends QueryOptions {
   features?: boolean;
@@ -93,12 +93,23 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['queue pairs', `${port.queuesEnabled} enabled of ${port.queues} offered`],
     ['memory', port.memory > 0 ? memory(port.memory) : 'none'],
     ['paged', port.paged > 0 ? `${memory(port.paged)} of it, as it is needed` : undefined],
+    ['may send', port.rate && limitsText(port.rate, '/s')],
+    ['at once', port.burst && limitsText(port.burst, '')],
     ['peer', peer && `pid ${peer.pid}, user ${peer.uid}, group ${peer.gid}`],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];
   for (const [title, value] of facts) {
     if (value !== undefined) cli.out.write(` ${title.padEnd(12)} ${plain(value)}\n`);
   }
+}
+
+function limitsText({ bits, frames }: Limits, per: string): string {
+  return [
+    bits === undefined ? undefined : `${scaled(bits)}bit${per}`,
+    frames === undefined ? undefined : `${scaled(frames)} frames${per}`,
+  ]
+    .filter(Boolean)
+    .join(', ');
 }
 
 /** For --features --json: the port, and `bits`, an object for each feature bit. */

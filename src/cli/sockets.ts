@@ -1,10 +1,11 @@
 // The socket arguments of `vhop wire` and `vhop switch`, and the options the two share.
 
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckedPort, checkPorts } from '../config/check.ts';
+import { parseLimits } from '../config/quantity.ts';
 import { macFromName, nameFromPath } from '../limits.ts';
-import type { Forwarding, PortMode } from '../types.ts';
+import type { Forwarding, Limits, PortMode } from '../types.ts';
 import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
 import { runSwitch } from './run.ts';
 
@@ -15,6 +16,8 @@ export interface SocketsOptions {
   ageing?: number;
   queues?: number;
   mtu?: number;
+  rate?: Limits;
+  burst?: Limits;
   live?: boolean;
   json?: boolean;
 }
@@ -41,7 +44,17 @@ export function socketOptions(command: Command): Command {
     .option('-w, --workers <n>', 'datapath threads (default: 1)', wholeNumber(1, 16))
     .option('-q, --queues <n>', 'queue pairs each port offers (default: 8)', wholeNumber(1, 8))
     .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
+    .option('--rate <limits>', 'what a port may send a second: bits=1G,frames=100k', limits)
+    .option('--burst <limits>', 'and at once after a pause (default: 0.1 s of the rate)', limits)
     .addHelpText('after', SOCKET_HELP);
+}
+
+function limits(text: string): Limits {
+  try {
+    return parseLimits(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
 }
 
 /** A socket as typed: `PATH`, `client:PATH` or `server:PATH`, to an absolute path. */
@@ -59,7 +72,7 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu'> = {},
+  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'rate' | 'burst'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
   const ports = sockets.map((socket): CheckedPort => {
@@ -68,7 +81,7 @@ export function portsFrom(
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu } = options;
+    const { queues, mtu, rate, burst } = options;
     return {
       type: 'vhost-user',
       name,
@@ -77,6 +90,8 @@ export function portsFrom(
       mac: macFromName(name),
       ...(queues === undefined ? {} : { queues }),
       ...(mtu === undefined ? {} : { mtu }),
+      ...(rate === undefined ? {} : { rate }),
+      ...(burst === undefined ? {} : { burst }),
     };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
@@ -84,7 +99,10 @@ export function portsFrom(
     throw new UsageError(`the socket '${same.path}' is given twice: give each port its own`);
   }
   const problem = checkPorts(ports, forwarding)[0];
-  if (problem !== undefined) throw new UsageError(problem.message);
+  if (problem !== undefined) {
+    const { key, message } = problem;
+    throw new UsageError(key === 'rate' || key === 'burst' ? `--${key}: ${message}` : message);
+  }
   return ports;
 }
 

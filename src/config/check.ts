@@ -2,6 +2,7 @@
 // the file loader (which adds the line) and by the command line.
 
 import { MAX_SOCKET_PATH } from '../limits.ts';
+import { policingProblem } from '../switch/policing.ts';
 import type { Forwarding, VhostUserPortOptions } from '../types.ts';
 
 /** A vhost-user port with every identifying field filled in. */
@@ -10,7 +11,7 @@ export type CheckedPort = VhostUserPortOptions & { name: string; mac: string };
 export interface Problem {
   /** Index of the port, or undefined when the list as a whole is wrong. */
   port?: number;
-  key: 'ports' | 'name' | 'path' | 'mac';
+  key: 'ports' | 'name' | 'path' | 'mac' | 'rate' | 'burst';
   /** One sentence without the place. */
   message: string;
 }
@@ -51,6 +52,8 @@ export function checkPorts(ports: readonly CheckedPort[], forwarding: Forwarding
         });
       }
     }
+    const policing = policingProblem(port);
+    if (policing) problems.push({ port: index, ...policing });
     const mac = port.mac.toLowerCase();
     const first = macs.get(mac);
     if (first === undefined) macs.set(mac, index);

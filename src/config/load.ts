@@ -98,7 +98,7 @@ interface Explained {
 
 function explain(issue: core.$ZodIssue, document: Document, value: unknown): Explained[] {
   if (issue.code === 'unrecognized_keys') {
-    const known = Object.keys(issue.path[0] === 'ports' ? portSchema.shape : configSchema.shape);
+    const known = knownKeys(issue.path);
     return issue.keys.map((key) => {
       const path = [...issue.path, key];
       const message = `unknown key${suggestion(key, known)}`;
@@ -114,6 +114,13 @@ function explain(issue: core.$ZodIssue, document: Document, value: unknown): Exp
   return [
     { offset: offsetOf(document, issue.path), key: keyText(issue.path), message: message.trim() },
   ];
+}
+
+/** The keys of the map at `path`: the file's, a port's, or those of a map in a port. */
+function knownKeys([list, , key]: readonly PropertyKey[]): string[] {
+  if (list !== 'ports') return Object.keys(configSchema.shape);
+  const inner = key === undefined ? undefined : portSchema.shape[key as 'rate'];
+  return Object.keys(inner === undefined ? portSchema.shape : inner.unwrap().shape);
 }
 
 /** What stands there instead, short enough for a sentence. */

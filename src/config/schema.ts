@@ -5,6 +5,7 @@
 
 import * as z from 'zod';
 import { MAC_PATTERN, MAX_SOCKET_PATH, NAME_PATTERN } from '../limits.ts';
+import { quantity } from './quantity.ts';
 
 function whole(min: number, max: number, unit: string) {
   const error = `must be a whole number from ${min} to ${max}${unit === '' ? '' : ` (${unit})`}`;
@@ -17,6 +18,24 @@ function oneOf<const T extends readonly [string, ...string[]]>(values: T) {
 
 function text(pattern: RegExp, error: string) {
   return z.string({ error }).regex(pattern, { error });
+}
+
+/** A whole number, or one with a suffix. */
+function amount(what: string) {
+  const error = `must be a number of ${what} such as 500, 100k, 2.5M or 1G`;
+  return z
+    .union([z.number({ error }).min(1, { error }), text(/^\d+(\.\d+)?[kMGT]?$/, error)], { error })
+    .transform((value) => quantity(value)!);
+}
+
+function limits(per: string) {
+  return z.strictObject(
+    {
+      frames: amount('frames').optional().describe(`Frames ${per}.`),
+      bits: amount('bits').optional().describe(`Bits ${per}, of frames without FCS.`),
+    },
+    { error: "must be a map with the keys 'frames' or 'bits' or both" },
+  );
 }
 
 const NAME = 'must be 1 to 32 letters, digits, dots, dashes or underscores';
@@ -42,6 +61,12 @@ export const portSchema = z
       mtu: whole(68, 65535, 'bytes')
         .optional()
         .describe('Largest IP packet the port takes, bytes. Default: not limited.'),
+      rate: limits('a second')
+        .optional()
+        .describe('What the port may send; more is dropped as tx_policed. Default: not limited.'),
+      burst: limits('at once')
+        .optional()
+        .describe('What the port may send at once after a pause. Default: 0.1 s of its rate.'),
       mac: text(MAC_PATTERN, 'must be a unicast MAC address such as 52:54:00:12:34:56')
         .optional()
         .describe("The guest's MAC address, for `vhop args`. Default: derived from the name."),

@@ -28,6 +28,9 @@ import { isPacked } from './ring';
 /** Bytes in the chain last walked. */
 export let walkedBytes: u64 = 0;
 
+/** Descriptors looked at in the chain last walked. */
+export let walkedDescriptors: u32 = 0;
+
 /** End of the segments written by the last `walk`. */
 export let segmentsEnd: u32 = 0;
 
@@ -101,9 +104,11 @@ export function walk(
   let i = (descriptor - table) >> 4;
   segmentsEnd = segments;
   walkedBytes = 0;
+  walkedDescriptors = 0;
   clearMissing();
   while (left > 0) {
     left--;
+    walkedDescriptors++;
     const at = table + i * 16;
     const addr = load<u64>(at);
     const rest = load<u64>(at, 8);
@@ -134,6 +139,8 @@ export function walk(
       walkedBytes += len;
     }
     if (packed) {
+      // Its flags were looked at before, to find where it ends: what they said then must still stand.
+      if (!indirect && ((flags & DESC_F_NEXT) != 0) != left > 0) break;
       if (left == 0) return 0;
       i++;
       if (i == entries) i = 0;

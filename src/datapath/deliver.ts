@@ -28,6 +28,7 @@ import { COUNT, ETH, HDR, KEPT, LEN, PARTS } from './frame';
 import { count, countDrop, indexOf, portAt, scratch, worker } from './layout';
 import { complete, cut, cutBytes, SEGMENTED, SUMMED, TOO_LONG, treatment } from './offload';
 import { closeRoom, makeRoom, nextBuffer, openRoom, refuse, takeBuffer, takeRoom } from './room';
+import { charge, FRAME_WORK } from './work';
 
 /** Writes the frame over the segments in scratch that make room for it, its header as they get it. */
 function scatter(frame: u32, hdrLen: u32, buffers: u32): void {
@@ -111,6 +112,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
     bytes += len;
   }
 
+  charge(n * FRAME_WORK + <u32>bytes + frames * FRAME_WORK);
   if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
     // Latched on the way: what was written before will never be used.
     countDrop(ring, DROP_RX_DOWN, frames);

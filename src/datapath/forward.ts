@@ -16,6 +16,7 @@ import {
   NO_PORT,
   PORT_PAGED,
   PORT_PEER,
+  PORT_POLICED,
   PORT_RINGS,
   PORT_RX_LIST,
   PORT_RX_PAIRS,
@@ -57,7 +58,9 @@ import {
 import { gather } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
+import { police } from './police';
 import { behind, isPacked, notify, publishUsed, putUsed, ready } from './ring';
+import { owe, startWork } from './work';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
 const FULL_ENOUGH: u32 = 32;
@@ -76,13 +79,19 @@ export function pollRing(ring: u32): u32 {
     }
   }
   store<u32>(ring, 0, RING_EMPTY);
+  startWork();
   pagesForSending();
   const most = load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : <u32>BURST;
   n = gather(ring, isPacked(ring) ? most : min(n, most));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
-  else forward(ring, n);
+  else {
+    const port = load<u32>(ring, RING_PORT);
+    if (load<u32>(portAt(port), PORT_POLICED) != 0) police(port, n);
+    forward(ring, n);
+  }
   complete(ring, n);
+  owe(load<u32>(ring, RING_PORT));
   return n;
 }
 

@@ -43,7 +43,7 @@ import {
   HDR_GSO_SIZE,
   HDR_GSO_TYPE,
 } from '../abi/virtio';
-import { segmentsEnd, walk, walkedBytes } from './chain';
+import { segmentsEnd, walk, walkedBytes, walkedDescriptors } from './chain';
 import { closeRead, openRead, readInto } from './cursor';
 import {
   ADDR,
@@ -65,14 +65,16 @@ import { firstRegion, translate, within } from './memory';
 import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame } from './pager';
 import { chainAt, heads, isPacked } from './ring';
 import { wantSlots } from './slots';
+import { BURST_WORK, charge, DESCRIPTOR_WORK, FRAME_WORK, spent } from './work';
 
 /** Frames whose linear header address waits in PARTS for the stage that loads it. */
 const PENDING: u32 = 0xffff_ffff;
 
 /**
  * Gathers up to `n` chains of a TX ring into frame records 0.., marking bad ones with DEST_DROP.
- * Returns how many; fewer when the ring holds fewer or room runs out (scratch for segments, slots for
- * paged memory), 0 when the ring was latched or even the first has to wait.
+ * Returns how many; fewer when the ring holds fewer, they are as much work as a burst may be, or room
+ * runs out (scratch for segments, slots for paged memory); 0 when the ring was latched or even the
+ * first has to wait.
  */
 export function gather(ring: u32, n: u32): u32 {
   const port = load<u32>(ring, RING_PORT);
@@ -90,7 +92,13 @@ export function gather(ring: u32, n: u32): u32 {
   n = heads(ring, load<u32>(ring, RING_LAST_AVAIL), n);
   let pool = scratch + SCRATCH_SEGMENTS;
   const poolEnd = scratch + SCRATCH_SEGMENTS_END;
+  // Bytes that will be copied, beside what was spent on finding them.
+  let bytes: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
+    if (bytes + spent > BURST_WORK) {
+      n = i;
+      break;
+    }
     const frame = frameAt(i);
     const chain = load<u64>(chainAt(i));
     const head = <u32>chain;
@@ -113,11 +121,13 @@ export function gather(ring: u32, n: u32): u32 {
         store<u32>(frame, linear, ADDR);
         store<u32>(frame, len - hdrLen, LEN);
         store<u32>(frame, PENDING, PARTS);
+        bytes += len;
         continue;
       }
     }
     pagesForFrame();
     const reason = walk(ring, head, descriptor, false, pool, poolEnd);
+    charge(walkedDescriptors * DESCRIPTOR_WORK);
     if (reason != 0) {
       if (mayWait(i, reason - 1, poolEnd)) {
         n = i;
@@ -136,6 +146,7 @@ export function gather(ring: u32, n: u32): u32 {
     }
     peel(frame, pool, hdrLen, <u32>walkedBytes - hdrLen);
     pool = segmentsEnd;
+    bytes += <u32>walkedBytes;
   }
 
   for (let i: u32 = 0; i < n; i++) {
@@ -155,6 +166,7 @@ export function gather(ring: u32, n: u32): u32 {
     // flags and gso_type both zero: nothing to check. Most frames.
     if (load<u16>(frame, HDR) != 0) checkHeader(frame, features);
   }
+  charge(n * FRAME_WORK);
   return n;
 }
 

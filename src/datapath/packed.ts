@@ -11,6 +11,7 @@
 
 import {
   BROKEN_CHAIN,
+  BROKEN_ID,
   BURST,
   MAX_SEGMENTS,
   RING_AVAIL,
@@ -38,6 +39,8 @@ import { acquire, publish } from './layout';
 const ID: u32 = 12;
 const FLAGS: u32 = 14;
 const SLOT_BITS: u32 = WRAP - 1;
+/** Slots of chains of several that are counted at a time, or one chain more. */
+const MAX_SLOTS_COUNTED: u32 = 4 * MAX_SEGMENTS;
 
 /** Position `by` slots, at most `size`, after `position`. */
 export function advance(position: u32, by: u32, size: u32): u32 {
@@ -70,6 +73,8 @@ export function packedReady(ring: u32, enough: u32): u32 {
 
 /** Position behind the chains last found. */
 export let packedEnd: u32 = 0;
+/** Whether there may be more, and counting their slots would take too long. */
+export let packedCut: bool = false;
 
 /**
  * A chain's slots are counted here, by its NEXT flags, and nowhere again; whoever walks it later
@@ -79,6 +84,8 @@ export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
   const size = load<u32>(ring, RING_SIZE);
   const table = load<u32>(ring, RING_DESC);
   let wanted = availableFlags(position);
+  let slots: u32 = 0;
+  packedCut = false;
   for (let i: u32 = 0; i < n; i++) {
     const head = table + (position & SLOT_BITS) * 16;
     // {len, id, flags}: acquires the flags, and what is before them.
@@ -97,6 +104,16 @@ export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
         return 0;
       }
       id = <u32>load<u16>(table + (advance(position, span - 1, size) & SLOT_BITS) * 16, ID);
+      slots += span;
+      // Counting ends somewhere, however long a guest makes its chains.
+      if (slots > MAX_SLOTS_COUNTED && i + 1 < n) {
+        n = i + 1;
+        packedCut = true;
+      }
+    }
+    if (id >= size) {
+      latch(ring, BROKEN_ID);
+      return 0;
     }
     store<u64>(list + i * 8, <u64>(id | (span << 16)) | ((<u64>head) << 32));
     position = advance(position, span, size);

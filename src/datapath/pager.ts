@@ -17,6 +17,7 @@ import {
 import { pageIn } from './host';
 import { count, worker } from './layout';
 import { linearOf, publishSlot, reserve, slots, takeSlot, touch, untakeSlot } from './slots';
+import { charge, PAGE_WORK } from './work';
 
 /** What kept a page from being mapped: nothing, or that no slot is free just now. */
 export const MISSING_NOTHING: u32 = 0;
@@ -29,6 +30,8 @@ export const MISSING_PAGE: u32 = 2;
  * more than this would hold everybody up.
  */
 const FRAME_PAGES: u32 = 64;
+/** And for one burst, its receivers' buffers included: under a millisecond. */
+const BURST_PAGES: u32 = 96;
 
 /** Bursts without a receiver's loss before they may grow by a frame. */
 const CALM: u32 = 64;
@@ -38,6 +41,8 @@ export let missing: u32 = MISSING_NOTHING;
 
 /** Pages that may still be mapped for the frame that is looked at. */
 let left: u32 = u32.MAX_VALUE;
+/** And for the burst. */
+let burstLeft: u32 = u32.MAX_VALUE;
 /** Frames a sender's burst has at most, and bursts since that was changed. */
 let burst: u32 = BURST;
 let calm: u32 = 0;
@@ -50,6 +55,7 @@ export function clearMissing(): void {
 
 /** A sender's chains are looked at from here on. */
 export function pagesForSending(): void {
+  burstLeft = BURST_PAGES;
   kept = reserve();
 }
 
@@ -107,7 +113,7 @@ export function resident(region: u32, page: u32): u32 {
 }
 
 function fault(region: u32, page: u32, entry: u32): u32 {
-  if (load<u32>(PAGER_FREE) <= kept) {
+  if (load<u32>(PAGER_FREE) <= kept || burstLeft == 0) {
     missing = MISSING_SLOT;
     return 0;
   }
@@ -138,7 +144,9 @@ function fault(region: u32, page: u32, entry: u32): u32 {
     return 0;
   }
   count(worker + WORKER_PAGES_IN, 1);
+  charge(PAGE_WORK);
   left--;
+  burstLeft--;
   publishSlot(slot, load<u32>(region, REGION_TABLE), entry);
   return linear;
 }

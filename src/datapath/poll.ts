@@ -20,6 +20,7 @@ import {
   RING_EMPTY,
   RING_FLAGS,
   RING_LOCK,
+  RING_PORT,
   RING_REASON,
   RING_RUNNING,
   RING_STATE,
@@ -39,11 +40,14 @@ import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
 import { arm, disarm } from './ring';
 import { beginRound, slotsShort } from './slots';
+import { forgive, nextRound, owes } from './work';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
 const PARK_AFTER: u32 = 256;
 
 let active: u32 = 0;
+/** Where the next round begins: of a port that may not have all its rings polled, all have their turn. */
+let turn: u32 = 0;
 
 function activeAt(i: u32): u32 {
   return scratch + SCRATCH_ACTIVE + i * 4;
@@ -89,13 +93,23 @@ function follow(): void {
 /** One round over the active rings; returns the frames moved. */
 export function poll(): u32 {
   follow();
+  nextRound();
   let moved: u32 = 0;
+  let passed = false;
   const paging = load<u32>(PAGER_REGIONS) != 0;
   if (paging) beginRound();
-  for (let i: u32 = 0; i < active; ) {
+  turn++;
+  let i = turn;
+  for (let left = active; left > 0; left--) {
+    if (i >= active) i = 0;
     // Between two rings no page is in use either: each has the slots it needs, not only the first.
-    if (paging && i > 0 && slotsShort()) beginRound();
+    if (paging && left < active && slotsShort()) beginRound();
     const ring = load<u32>(activeAt(i));
+    if (owes(load<u32>(ring, RING_PORT)) && pollable(ring)) {
+      passed = true;
+      i++;
+      continue;
+    }
     // A trap leaves the round before its ring is off the list: it must not be polled again.
     const n = pollable(ring) ? pollRing(ring) : 0;
     moved += n;
@@ -106,8 +120,10 @@ export function poll(): u32 {
       i++;
     }
   }
+  if (turn >= active) turn = 0;
   count(worker + WORKER_POLLS, 1);
   if (moved > 0) count(worker + WORKER_FRAMES, moved);
+  else if (passed) forgive();
   store<u32>(worker, NO_RING, WORKER_CURRENT);
   return moved;
 }

@@ -25,6 +25,7 @@ import { count, indexOf, scratch } from './layout';
 import {
   advance,
   packedArm,
+  packedCut,
   packedDisarm,
   packedEnd,
   packedHeads,
@@ -42,6 +43,7 @@ import {
   splitReady,
   splitWanted,
 } from './split';
+import { CALL_WORK, charge } from './work';
 
 export function isPacked(ring: u32): bool {
   return (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) != 0;
@@ -57,6 +59,8 @@ export function ready(ring: u32, enough: u32): u32 {
 
 /** Position behind the chains last found by `heads`. */
 export let headsEnd: u32 = 0;
+/** Whether more were posted, in so many pieces that they were not looked at. */
+export let headsCut: bool = false;
 
 /**
  * Finds up to `n` chains from `position` on; `chainAt(0)` and so on name them. A split ring holds
@@ -67,9 +71,11 @@ export function heads(ring: u32, position: u32, n: u32): u32 {
   if (isPacked(ring)) {
     n = packedHeads(ring, position, n, list);
     headsEnd = packedEnd;
+    headsCut = packedCut;
   } else {
     n = splitHeads(ring, position, n, list);
     headsEnd = position + n;
+    headsCut = false;
   }
   return n;
 }
@@ -123,6 +129,7 @@ export function notify(ring: u32): void {
   store<u32>(ring, load<u32>(ring, RING_USED_IDX), RING_SIGNALLED);
   if (isPacked(ring) ? packedWanted(ring, old) : splitWanted(ring, old)) {
     count(ring + RING_CALLS, 1);
+    charge(CALL_WORK);
     signalCall(indexOf(ring));
   }
 }

@@ -13,10 +13,12 @@ import {
   DROP_RX_DOWN,
   DROP_RX_FULL,
   DROP_RX_PAGING,
+  DROP_RX_SCATTERED,
   DROP_RX_TOO_SMALL,
 } from '../abi/drops';
 import {
   AHEAD,
+  MAX_SEGMENTS,
   REGION_GPA,
   REGION_LINEAR,
   REGION_SIZE,
@@ -33,7 +35,7 @@ import {
   SCRATCH_RX_SEGMENTS_END,
 } from '../abi/layout';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
-import { segmentsEnd, walk, walkedBytes } from './chain';
+import { segmentsEnd, walk, walkedBytes, walkedDescriptors } from './chain';
 import { countDrop, scratch } from './layout';
 import { firstRegion, translate, within } from './memory';
 import {
@@ -45,7 +47,25 @@ import {
   pagesForReceiving,
   tooManyPages,
 } from './pager';
-import { chainAt, heads, headsEnd, isPacked, notify, publishUsed, putUsed, ready } from './ring';
+import {
+  chainAt,
+  heads,
+  headsCut,
+  headsEnd,
+  isPacked,
+  notify,
+  publishUsed,
+  putUsed,
+  ready,
+} from './ring';
+import { charge, DESCRIPTOR_WORK } from './work';
+
+/**
+ * Buffers and descriptors that a burst may look at, and for each of its frames: 64 KiB need 43 buffers of
+ * 1.5 KiB, or as many segments that are cut for it. With both used up some 0.1 ms.
+ */
+const BURST_LOOKS: u32 = 4 * MAX_SEGMENTS;
+const FRAME_LOOKS: u32 = 64;
 
 const BUFFER: u32 = 16;
 const BUF_LEN: u32 = 4;
@@ -60,6 +80,8 @@ let available: u32 = 0; // buffers there are at most
 let position: u32 = 0; // ring position behind the last gathered
 let used: u32 = 0; // ring position behind the last written
 let packed: bool = false;
+let cutShort: bool = false; // more is posted than `available`, in too many pieces
+let looksLeft: u32 = 0; // buffers and descriptors that may still be looked at for this burst
 
 function bufferAt(i: u32): u32 {
   return scratch + SCRATCH_BUFFERS + (i & (AHEAD - 1)) * BUFFER;
@@ -68,6 +90,8 @@ function bufferAt(i: u32): u32 {
 /** Turns to a ring of which about `n` buffers are needed. It may get latched, here and later. */
 export function openRoom(ring: u32, n: u32): void {
   packed = isPacked(ring);
+  cutShort = false;
+  looksLeft = BURST_LOOKS + n * FRAME_LOOKS;
   written = 0;
   taken = 0;
   gathered = 0;
@@ -86,7 +110,10 @@ function gatherBuffers(ring: u32, to: u32): void {
   if (to <= gathered) return;
   const n = heads(ring, position, to - gathered);
   position = headsEnd;
-  if (n < to - gathered) available = gathered + n;
+  if (n < to - gathered) {
+    available = gathered + n;
+    cutShort = headsCut;
+  }
   const port = load<u32>(ring, RING_PORT);
   const shift: u64 = packed ? 48 : 32;
   // A packed chain's NEXT flags have been counted in its head word.
@@ -152,6 +179,8 @@ export const ROOM_BAD: i32 = -1;
 export const ROOM_SMALL: i32 = -2;
 /** A page of a buffer is not mapped, and no slot is free for it. */
 export const ROOM_UNMAPPED: i32 = -3;
+/** The burst has looked at so many pieces that it may look at no more. */
+export const ROOM_SCATTERED: i32 = -4;
 
 /** Buffers looked at by the last `makeRoom`. */
 let looked: u32 = 0;
@@ -170,20 +199,26 @@ export function makeRoom(ring: u32, need: u32): i32 {
   while (capacity < need) {
     if (looked == AHEAD || (looked > 0 && !mergeable)) return ROOM_SMALL;
     const i = taken + looked;
-    if (i >= available) return ROOM_NONE;
+    if (i >= available) return cutShort ? ROOM_SCATTERED : ROOM_NONE;
+    if (looksLeft == 0) return ROOM_SCATTERED;
     if (i >= gathered) {
       gatherBuffers(ring, i + 16);
-      if (i >= gathered) return ROOM_NONE;
+      if (i >= gathered) return cutShort ? ROOM_SCATTERED : ROOM_NONE;
     }
     const buffer = bufferAt(i);
     looked++;
-    if (load<u32>(buffer) != 0 && at < limit) {
+    looksLeft--;
+    if (load<u32>(buffer) != 0 && load<u32>(buffer, BUF_LEN) != 0 && at < limit) {
       store<u64>(at, load<u64>(buffer));
       at += 8;
       capacity += load<u32>(buffer, BUF_LEN);
     } else {
       const head = load<u32>(buffer, BUF_HEAD);
-      if (walk(ring, head, load<u32>(buffer, BUF_DESCRIPTOR), true, at, limit) != 0) {
+      const bad = walk(ring, head, load<u32>(buffer, BUF_DESCRIPTOR), true, at, limit) != 0;
+      looksLeft -= min(looksLeft, walkedDescriptors);
+      charge(walkedDescriptors * DESCRIPTOR_WORK);
+      // One without a byte of room would stay, and be looked at, for ever.
+      if (bad || walkedBytes == 0) {
         if (missing != MISSING_SLOT) return ROOM_BAD;
         tooManyPages();
         return ROOM_UNMAPPED;
@@ -222,6 +257,8 @@ export function refuse(ring: u32, answer: i32, n: u32): void {
     reason = missing == MISSING_NOTHING ? DROP_RX_BAD_CHAIN : DROP_RX_PAGING;
   } else if (answer == ROOM_UNMAPPED) {
     reason = DROP_RX_PAGING;
+  } else if (answer == ROOM_SCATTERED) {
+    reason = DROP_RX_SCATTERED;
   } else if (answer == ROOM_SMALL) {
     reason = DROP_RX_TOO_SMALL;
   } else if (load<u32>(ring, RING_STATE) == RING_BROKEN) {

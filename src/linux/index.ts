@@ -1,5 +1,6 @@
 // System calls, and the only FFI of the house.
 
+export * from './aio.ts';
 export * from './epoll.ts';
 export * from './errors.ts';
 export * from './eventfd.ts';

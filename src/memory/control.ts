@@ -79,6 +79,10 @@ export class Control {
     return this.#f64[address >>> 3]!;
   }
 
+  setFloat(address: number, value: number): void {
+    this.#f64[address >>> 3] = value;
+  }
+
   addFloat(address: number, by: number): void {
     this.#f64[address >>> 3]! += by;
   }

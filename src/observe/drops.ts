@@ -20,6 +20,8 @@ const REASONS: readonly (readonly [name: string, help: string])[] = [
   ['rx_bad_gso', 'the frame is to be segmented, and its headers do not allow it'],
   ['tx_paging', 'its memory cannot be mapped, or is spread over too many pages of 2 MiB'],
   ['rx_paging', "the receiver's buffers could not be mapped, or lie on too many pages of 2 MiB"],
+  ['rx_scattered', "the receiver's buffers are in too many pieces for one burst"],
+  ['tx_policed', 'the port sent more than its rate and burst allow'],
 ];
 
 /** Counter names by DROP_* index. */

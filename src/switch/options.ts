@@ -3,6 +3,7 @@
 import { MAX_PAIRS } from '../abi/layout.ts';
 import { MAC_PATTERN, NAME_PATTERN, nameFromPath } from '../limits.ts';
 import type { PortOptions } from '../types.ts';
+import { checkPolicing } from './policing.ts';
 
 /** The port's name: given, or what its socket's path stands for. */
 export function portName(options: PortOptions): string {
@@ -24,6 +25,11 @@ export function checkPortOptions(options: PortOptions): void {
   }
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) {
     refuse(`mtu is ${mtu}; it must be 68 to 65535 bytes`);
+  }
+  try {
+    checkPolicing(options);
+  } catch (error) {
+    refuse((error as Error).message);
   }
   if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);

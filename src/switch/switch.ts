@@ -14,11 +14,13 @@ import {
   PORT_BASE,
   PORT_DOWN,
   PORT_PEER,
+  PORT_POLICED,
   PORT_STATE,
   PORT_STRIDE,
   RING_STRIDE,
   SWITCH_FORWARDING,
   SWITCH_NOW,
+  SWITCH_POLICED,
   SWITCH_PORTS,
 } from '../abi/layout.ts';
 import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
@@ -34,6 +36,7 @@ import type {
   FdbEntry,
   Forwarding,
   MemoryPortOptions,
+  Policing,
   PortEvents,
   PortInfo,
   PortOptions,
@@ -49,6 +52,7 @@ import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
 import { Fdb } from './fdb.ts';
 import { checkPortOptions, portName } from './options.ts';
+import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts';
 
 const DEFAULT_AGEING = 300;
 
@@ -66,6 +70,8 @@ export class Switch implements SwitchApi {
   readonly #fdb: Fdb;
   /** By index; holes are free. */
   readonly #ports: (Port | undefined)[] = [];
+  /** By port index; those without limits are not in it. */
+  readonly #policing = new Map<number, Policing>();
   readonly #events = new EventEmitter();
   readonly #opened = performance.now();
   readonly #clock: NodeJS.Timeout;
@@ -108,7 +114,7 @@ export class Switch implements SwitchApi {
   // --- ports -------------------------------------------------------------------------------------
 
   async addPort(options: PortOptions): Promise<PortInfo> {
-    return this.#add(options).info();
+    return this.#info(this.#add(options));
   }
 
   /** A port of type `memory`, with the driver's end in hand. */
@@ -127,9 +133,10 @@ export class Switch implements SwitchApi {
     try {
       const port = this.#port({ ...options, name }, index, device);
       this.#ports[index] = port;
+      this.#police(index, options);
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
-      if (device.up) this.#events.emit('port-up', port.info());
+      if (device.up) this.#events.emit('port-up', this.#info(port));
       return port;
     } catch (error) {
       device.reset();
@@ -171,7 +178,7 @@ export class Switch implements SwitchApi {
     this.control.set(block + PORT_PEER, NO_PORT);
     const emit = (event: keyof PortEvents) => {
       const port = this.#ports[index];
-      if (port) this.#events.emit(event, port.info());
+      if (port) this.#events.emit(event, this.#info(port));
     };
     return new NetDevice(
       { control: this.control, window: this.#window, pool: this.#pool },
@@ -208,9 +215,33 @@ export class Switch implements SwitchApi {
   }
 
   async removePort(name: string): Promise<void> {
+    await this.#remove(this.#named(name));
+  }
+
+  #named(name: string): Port {
     const port = this.#ports.find((other) => other?.name === name);
     if (!port) throw new Error(`no port ${name}: ${this.#known()}`);
-    await this.#remove(port);
+    return port;
+  }
+
+  setPolicing(name: string, policing: Policing): void {
+    const { index } = this.#named(name);
+    checkPolicing(policing);
+    this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_POLICED, 0);
+    this.#pool.quiesce();
+    this.#police(index, policing);
+  }
+
+  #police(index: number, options: Policing): void {
+    const policing = effectivePolicing(options);
+    if (policing) this.#policing.set(index, policing);
+    else this.#policing.delete(index);
+    publishPolicing(this.control, index, policing);
+    this.control.set(SWITCH_POLICED, this.#policing.size > 0 ? 1 : 0);
+  }
+
+  #info(port: Port): PortInfo {
+    return { ...port.info(), ...this.#policing.get(port.index) };
   }
 
   #known(): string {
@@ -224,6 +255,7 @@ export class Switch implements SwitchApi {
     this.#fdb.forget(port.index);
     this.control.set(PORT_BASE + port.index * PORT_STRIDE + PORT_STATE, PORT_ABSENT);
     this.#ports[port.index] = undefined;
+    this.#police(port.index, {});
     while (this.#ports.length > 0 && this.#ports.at(-1) === undefined) this.#ports.pop();
     this.#publishPorts();
   }
@@ -232,7 +264,7 @@ export class Switch implements SwitchApi {
     for (const port of this.#ports) {
       for (const ring of port?.device.takeBroken() ?? []) {
         this.#notice(port!.name, `ring ${ring.queue} is quarantined: ${ring.broken}`);
-        this.#events.emit('quarantined', port!.info());
+        this.#events.emit('quarantined', this.#info(port!));
       }
     }
   }
@@ -256,7 +288,7 @@ export class Switch implements SwitchApi {
   }
 
   ports(): PortInfo[] {
-    return this.#present().map((port) => port.info());
+    return this.#present().map((port) => this.#info(port));
   }
 
   rings(): RingInfo[] {

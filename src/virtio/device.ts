@@ -15,7 +15,7 @@ import {
   RING_STOPPED,
 } from '../abi/layout.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../abi/virtio.ts';
-import { close, signal } from '../linux/index.ts';
+import { close, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
@@ -373,7 +373,7 @@ export class NetDevice implements Backend {
       close(old);
     }
     // Calls made while the front end swapped descriptors went nowhere: make one up.
-    if (fd >= 0) signal(fd);
+    if (fd >= 0) signalPeer(fd);
   }
 
   setVringErr(index: number, fd: number): void {
@@ -454,7 +454,7 @@ export class NetDevice implements Backend {
     const broken = this.rings.filter((ring) => ring.state === RING_BROKEN && !ring.reported);
     for (const ring of broken) {
       ring.reported = true;
-      if (ring.errFd >= 0) signal(ring.errFd);
+      if (ring.errFd >= 0) signalPeer(ring.errFd);
     }
     if (broken.length > 0) this.#settle();
     return broken;

@@ -4,6 +4,7 @@ import {
   BROKEN_AVAIL_JUMP,
   BROKEN_CHAIN,
   BROKEN_HEAD,
+  BROKEN_ID,
   BROKEN_NONE,
   BROKEN_TRAP,
   RING_ARMED,
@@ -55,6 +56,7 @@ export const BROKEN_REASONS: Record<number, string> = {
   [BROKEN_HEAD]: 'the avail ring names a descriptor outside the table',
   [BROKEN_TRAP]: 'the datapath trapped on it',
   [BROKEN_CHAIN]: 'a chain of descriptors does not end',
+  [BROKEN_ID]: 'a packed descriptor names a buffer id outside the ring',
 };
 
 export class Ring {

@@ -12,7 +12,7 @@ import {
   WORKER_STOP,
   WORKER_STRIDE,
 } from '../abi/layout.ts';
-import { close, EPOLLET, EPOLLIN, Epoll, eventfd, signal } from '../linux/index.ts';
+import { aioContext, close, EPOLLET, EPOLLIN, Epoll, eventfd, signal } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
 import type { WorkerData } from './worker.ts';
 
@@ -50,7 +50,13 @@ export class WorkerPool {
       control.set(block + WORKER_PARKED, 1);
       control.set(block + WORKER_SPIN, SPIN);
       const thread = new Worker(new URL('./worker.ts', import.meta.url), {
-        workerData: { id, memory: control.memory, epollFd: epoll.fd, mainFd } satisfies WorkerData,
+        workerData: {
+          id,
+          memory: control.memory,
+          epollFd: epoll.fd,
+          aio: aioContext(),
+          mainFd,
+        } satisfies WorkerData,
       });
       const done = new Promise<void>((resolve) => {
         thread.once('exit', () => {

@@ -11,11 +11,13 @@ import {
   RING_CALL_FD,
   RING_KICKS,
   RING_STRIDE,
+  SWITCH_POLICED,
   WORKER_ACK,
   WORKER_BASE,
   WORKER_CURRENT,
   WORKER_GENERATION,
   WORKER_LOCKED,
+  WORKER_NOW,
   WORKER_PAGING_NS,
   WORKER_PARKED,
   WORKER_SAMPLED_FRAMES,
@@ -26,7 +28,7 @@ import {
   WORKER_STRIDE,
   WORKER_TRAPS,
 } from '../abi/layout.ts';
-import { Epoll, signal } from '../linux/index.ts';
+import { adoptAio, Epoll, signal, signalPeer } from '../linux/index.ts';
 import { Control } from '../memory/control.ts';
 import { loadDatapath, pager } from './datapath.ts';
 
@@ -34,6 +36,8 @@ export interface WorkerData {
   id: number;
   memory: WebAssembly.Memory;
   epollFd: number;
+  /** aioContext() of the main thread. */
+  aio: number;
   /** eventfd that tells main of a latched ring. */
   mainFd: number;
 }
@@ -51,7 +55,8 @@ const KICK_CHECK = 8;
 const PAYS_MOST = 16;
 const PROBE = 64;
 
-const { id, memory, epollFd, mainFd } = workerData as WorkerData;
+const { id, memory, epollFd, aio, mainFd } = workerData as WorkerData;
+adoptAio(aio);
 const control = new Control(memory);
 const block = WORKER_BASE + id * WORKER_STRIDE;
 const epoll = Epoll.adopt(epollFd, 256);
@@ -65,7 +70,7 @@ const datapath = loadDatapath(memory, {
     const fd = calls[(RING_BASE + ring * RING_STRIDE + RING_CALL_FD) >> 2]!;
     if (fd < 0) return;
     try {
-      signal(fd);
+      signalPeer(fd);
     } catch {
       // A call fd that cannot be written to is the front end's loss; its session will tell.
     }
@@ -77,6 +82,13 @@ const datapath = loadDatapath(memory, {
     sums[WORKER_PAGING_NS >> 3]! += ns;
   }),
 });
+
+/** Nanoseconds on the machine's monotonic clock, which all threads share. */
+const origin = Number(process.hrtime.bigint()) - performance.now() * 1e6;
+
+function tick(): void {
+  sums[WORKER_NOW >> 3] = origin + performance.now() * 1e6;
+}
 
 function count(counter: number): void {
   counters[counter >> 3]!++;
@@ -128,6 +140,7 @@ function run(): void {
   while (control.get(block + WORKER_STOP) === 0) {
     polls++;
     if (polls % KICK_CHECK === 0) takeKicks(0);
+    if (control.get(SWITCH_POLICED) !== 0) tick();
     let moved: number;
     if (polls % SAMPLE === 0) {
       const start = performance.now();

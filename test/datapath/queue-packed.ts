@@ -1,7 +1,7 @@
 // The tests' driver of a packed ring (virtio 1.2 §2.8).
 //
-// Positions are slot | wrap counter << 15. Buffer ids are any u16 and in no order, so that nobody takes
-// one for a slot; descriptors whose id means nothing hold junk, and so do fields of indirect tables.
+// Positions are slot | wrap counter << 15. Buffer ids are below the size and in no order, so that nobody
+// takes one for a slot; descriptors whose id means nothing hold junk, and so do fields of indirect tables.
 //
 // What the ring must look like is kept beside it: after used() has taken what came back, any other
 // byte that the device changed throws.
@@ -17,10 +17,19 @@ import {
   EVENT_F_ENABLE,
   WRAP,
 } from '../../src/abi/virtio.ts';
+import { random } from './frames.ts';
 import { type Descriptor, type Part, type QueueSpec, TestQueue, type Used } from './queue.ts';
 import type { TestPort } from './rig.ts';
 
 const LAP = DESC_F_AVAIL | DESC_F_USED;
+
+/** The numbers below `size`, in another order. */
+function shuffled(size: number): number[] {
+  const next = random(size);
+  return Array.from({ length: size }, (_, i) => ({ i, key: next() }))
+    .sort((a, b) => a.key - b.key)
+    .map(({ i }) => i);
+}
 
 /** The position `by` slots after `position`, or before it. */
 export function later(position: number, by: number, size: number): number {
@@ -56,8 +65,7 @@ export class PackedQueue extends TestQueue {
     const position = ((start & (WRAP - 1)) % size) | (start & WRAP);
     super(port, queue, spec, [4, 4], position);
     this.#free = size;
-    // Multiplied by an odd number, no two u16 meet.
-    this.#ids = Array.from({ length: size }, (_, i) => (i * 0x9e35 + 0x7531) & 0xffff);
+    this.#ids = shuffled(size);
     this.#next = this.#used = this.#published = position;
     this.#image = Buffer.alloc(size * 16);
     // As after laps of use: what lies behind was used in this one, what lies ahead in the last.

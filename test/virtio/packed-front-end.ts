@@ -62,7 +62,7 @@ export class PackedFrontEnd extends FrontEnd {
     this.#bench.control.bytes.set(head, this.linear(buffer));
     view.setBigUint64(at, GPA + BigInt(buffer), true);
     view.setUint32(at + 8, length, true);
-    view.setUint16(at + 12, n & 0xffff, true);
+    view.setUint16(at + 12, n % this.size, true);
     const lap = this.position(n) & WRAP ? DESC_F_AVAIL : DESC_F_USED;
     view.setUint16(at + 14, flags | lap | (write ? DESC_F_WRITE : 0), true);
     this.#posted[queue] = n + 1;
@@ -77,7 +77,8 @@ export class PackedFrontEnd extends FrontEnd {
       const flags = this.#bench.control.get16(at + 14) & (DESC_F_AVAIL | DESC_F_USED);
       if (flags !== lap) break;
       const id = this.#bench.control.get16(at + 12);
-      if (id !== (used & 0xffff)) throw new Error(`id ${id} came back, ${used} was next`);
+      if (id !== used % this.size)
+        throw new Error(`id ${id} came back, ${used % this.size} was next`);
     }
     this.#used[queue] = used;
     return used & 0xffff;

@@ -1,0 +1,70 @@
+// What a burst costs its worker, in one currency for all kinds of work: bytes copied. A round's work is
+// bounded by it, and no port gets more of a worker than the others, whatever it makes the worker do.
+//
+// A burst ends early once what was found so far costs BURST_WORK. What it cost in the end, copies to
+// every receiver included, is its port's debt; a port in debt is passed over until QUANTUM a round has
+// paid it (deficit round robin, Shreedhar and Varghese 1995, with the burst first and the payment
+// after). Where nobody else has work, debts are forgiven.
+
+import { SCRATCH_DEBTS } from '../abi/layout';
+import { scratch } from './layout';
+
+/** What a port may cost each round: a burst of 64 full Ethernet frames to one receiver. */
+const QUANTUM: u32 = 0x2_0000;
+/** A burst is not made longer beyond this: four frames of 64 KiB. */
+export const BURST_WORK: u32 = 0x4_0000;
+
+/** Rounds that a debt lasts at most: a burst of four frames of 64 KiB, to 255 receivers. */
+const LONGEST_DEBT: u32 = 1024;
+
+// The prices: about 8 bytes a nanosecond, which is what copying costs where it is memory that limits.
+export const FRAME_WORK: u32 = 128;
+export const DESCRIPTOR_WORK: u32 = 24;
+export const CALL_WORK: u32 = 0x1000;
+export const PAGE_WORK: u32 = 0x1_0000;
+
+/** What the burst at hand has cost so far. */
+export let spent: u32 = 0;
+
+let round: u32 = 0;
+
+export function startWork(): void {
+  spent = 0;
+}
+
+export function charge(by: u32): void {
+  spent += by;
+}
+
+export function nextRound(): void {
+  round++;
+}
+
+/** Nobody else had work: no port has anything to pay any more. */
+export function forgive(): void {
+  round += LONGEST_DEBT;
+}
+
+// A port's debt: {bytes u32, round it was noted in u32}.
+
+function debtAt(port: u32): u32 {
+  return scratch + SCRATCH_DEBTS + port * 8;
+}
+
+/** Whether the port still owes for an earlier burst, of this ring or of another. */
+export function owes(port: u32): bool {
+  const at = debtAt(port);
+  const debt = load<u32>(at);
+  if (debt <= QUANTUM / 2) return false;
+  return round - load<u32>(at, 4) < max(debt / QUANTUM, 1);
+}
+
+/** Books what the burst cost on its port. */
+export function owe(port: u32): void {
+  const at = debtAt(port);
+  const debt = load<u32>(at);
+  // Two rings of a port in one round: what the first left goes on.
+  const left = load<u32>(at, 4) == round ? debt : 0;
+  store<u32>(at, left + spent);
+  store<u32>(at, round, 4);
+}

@@ -1,0 +1,184 @@
+// How a worker is shared: what a burst may be, what a port may cost, and what a receiver's ring may.
+
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { BURST, MAX_SEGMENTS } from '../../src/abi/layout.ts';
+import { DESC_F_NEXT, DESC_F_WRITE } from '../../src/abi/virtio.ts';
+import { BOTH, overRings } from './formats.ts';
+import { frame, mac, Receiver, send } from './frames.ts';
+import type { TestQueue } from './queue.ts';
+import { Rig, type TestPort } from './rig.ts';
+
+const rig = new Rig();
+const FULL = 1514;
+
+/** Two senders and a receiver that never posts: what is counted is who is polled. */
+function world(pairs = 1): { bad: TestPort; good: TestQueue } {
+  rig.clear();
+  const [bad, b, c] = [rig.port({ pairs }), rig.port(), rig.port()];
+  new Receiver(c.queue(0, { size: 64 }));
+  return { bad, good: b.queue(1, { size: 256 }) };
+}
+
+function top(queue: TestQueue, length: number, from: number, left = 0): void {
+  while (queue.free > left) send(queue, frame({ from: mac(from), to: mac(9), length }));
+  queue.publish();
+}
+
+/** `rounds` rounds in which the good sender's ring is kept full and `feed` does the bad one's. */
+function run(rounds: number, good: TestQueue, bad: TestQueue[], feed: () => void): void {
+  for (let i = 0; i < rounds; i++) {
+    feed();
+    top(good, FULL, 2);
+    rig.datapath.poll();
+    for (const queue of [good, ...bad]) queue.used();
+  }
+}
+
+overRings(rig, BOTH, 'a worker is shared', () => {
+  it('full bursts of full frames wait for nobody', () => {
+    const { bad, good } = world();
+    const tx = bad.queue(1, { size: 256 });
+    run(40, good, [tx], () => top(tx, FULL, 1));
+    assert.deepEqual([tx.frames, good.frames], [40 * BURST, 40 * BURST]);
+  });
+
+  it('a burst of long frames ends early', () => {
+    const { bad, good } = world();
+    const tx = bad.queue(1, { size: 256 });
+    run(40, good, [tx], () => top(tx, 60_000, 1, 200));
+    assert.equal(good.frames, 40 * BURST);
+    assert.ok(tx.frames <= 40 * 5 && tx.frames >= 40, `${tx.frames}`);
+  });
+
+  it('a port that has its frames copied to many waits for it; alone it does not', () => {
+    rig.clear();
+    const ports = Array.from({ length: 10 }, () => rig.port());
+    const [bad, b, ...others] = ports as [TestPort, TestPort, ...TestPort[]];
+    const [tx, good] = [bad.queue(1, { size: 256 }), b.queue(1, { size: 256 })];
+    const sinks = others.map((port) => new Receiver(port.queue(0, { size: 256 })));
+    rig.datapath.fdbLearn((9n << 40n) | 2n, others[0]!.index);
+    const broadcast = frame({ from: mac(1), to: Buffer.alloc(6, 255), length: FULL });
+    const feed = () => {
+      while (tx.free > 0) send(tx, broadcast);
+      tx.publish();
+      for (const sink of sinks) {
+        sink.take();
+        sink.fill(BURST);
+      }
+    };
+    run(40, good, [tx], feed);
+    assert.equal(good.frames, 40 * BURST);
+    // Eight copies: one burst in six rounds or more.
+    assert.ok(tx.frames <= (40 / 6 + 1) * BURST, `${tx.frames} frames`);
+    const before = tx.frames;
+    for (let i = 0; i < 40; i++) {
+      feed();
+      rig.datapath.poll();
+      good.used();
+      tx.used();
+    }
+    // Every second round forgives the one before.
+    assert.ok(tx.frames - before >= 15 * BURST, `${tx.frames - before} frames alone`);
+  });
+
+  it('eight rings of a port get what one of another gets, each its part', () => {
+    rig.clear();
+    const [bad, b, c] = [rig.port({ pairs: 8 }), rig.port(), rig.port()];
+    const good = b.queue(1, { size: 256 });
+    const sink = new Receiver(c.queue(0, { size: 1024 }));
+    rig.datapath.fdbLearn((9n << 40n) | 2n, c.index);
+    const rings = Array.from({ length: 8 }, (_, pair) => bad.queue(pair * 2 + 1, { size: 256 }));
+    run(80, good, rings, () => {
+      for (const ring of rings) top(ring, FULL, 1);
+      sink.take();
+      sink.fill(600);
+    });
+    assert.equal(good.frames, 80 * BURST);
+    const frames = rings.map((ring) => ring.frames);
+    const all = frames.reduce((sum, n) => sum + n, 0);
+    assert.ok(all <= 81 * BURST, `${all}`);
+    for (const n of frames) assert.ok(n >= 4 * BURST && n <= 24 * BURST, frames.join(' '));
+  });
+
+  it('chains of a thousand descriptors end a burst', () => {
+    const { bad, good } = world();
+    const tx = bad.queue(1, { size: 32768 });
+    const at = bad.alloc(4096);
+    const chain = Array.from({ length: MAX_SEGMENTS }, (_, i) => ({
+      addr: bad.gpa(at),
+      len: 1,
+      flags: i + 1 < MAX_SEGMENTS ? DESC_F_NEXT : DESC_F_WRITE,
+    }));
+    for (let i = 0; i < 31; i++) tx.addRaw(chain);
+    tx.publish();
+    top(good, FULL, 2);
+    let rounds = 0;
+    for (; tx.frames < 31; rounds++) {
+      rig.datapath.poll();
+      good.used();
+      top(good, FULL, 2);
+      assert.ok(rounds < 100);
+    }
+    assert.equal(tx.dropped, 31);
+    assert.ok(rounds >= 4, `${rounds} rounds for 31 chains`);
+  });
+});
+
+overRings(rig, BOTH, "a receiver's ring", () => {
+  function receiver(size: number) {
+    rig.clear();
+    const [a, b] = [rig.port(), rig.port()];
+    rig.wire(a, b);
+    return { tx: a.queue(1, { size: 256 }), rx: b.queue(0, { size }), b };
+  }
+
+  it('in so many pieces that looking takes too long: rx_scattered, and a bounded burst', () => {
+    const { tx, rx, b } = receiver(32768);
+    const at = b.alloc(4096);
+    // A thousand bytes in as many descriptors: 64 frames would be 65536 of them.
+    const chain = Array.from({ length: 1000 }, (_, i) => ({
+      addr: b.gpa(at + i),
+      len: 1,
+      write: true,
+    }));
+    for (let i = 0; i < 32; i++) assert.ok(rx.add(chain) >= 0);
+    rx.publish();
+    top(tx, 900, 1, 256 - 30);
+    rig.settle();
+    assert.equal(tx.used().length, 30);
+    const { rx_scattered = 0, ...others } = rx.drops;
+    assert.deepEqual(others, {});
+    assert.ok(rx_scattered > 10 && rx.frames > 3, `${rx_scattered} and ${rx.frames}`);
+    assert.equal(rx_scattered + rx.frames, 30);
+  });
+
+  it('with buffers of no byte: they go back, and what lies behind them is used', () => {
+    const { tx, rx, b } = receiver(16);
+    const at = b.alloc(4096);
+    rx.addRaw([{ addr: b.gpa(at), len: 0, flags: DESC_F_WRITE }]);
+    const nothing = { addr: b.gpa(at), len: 0, write: true };
+    rx.add([nothing, nothing]);
+    rx.addRaw([{ addr: b.gpa(at), len: 2048, flags: DESC_F_WRITE }]);
+    rx.publish();
+    top(tx, 60, 1, 256 - 3);
+    rig.settle();
+    assert.deepEqual(rx.drops, { rx_bad_chain: 2 });
+    assert.deepEqual(
+      rx.used().map(({ len }) => len),
+      [0, 0, 72],
+    );
+  });
+});
+
+describe('what a port owes', () => {
+  it('is forgiven while nobody else has work', () => {
+    const { bad } = world();
+    const tx = bad.queue(1, { size: 256 });
+    for (let i = 0; i < 20; i++) {
+      top(tx, 60_000, 1, 200);
+      rig.settle();
+      assert.equal(tx.used().length, 56);
+    }
+  });
+});
