@@ -24,6 +24,8 @@ const SPLIT = `${HOSTILE}/ring-split.test.ts`;
 const PACKED = `${HOSTILE}/ring-packed.test.ts`;
 const PACKED_TX = `${HOSTILE}/ring-packed-tx.test.ts`;
 const WRAPS = `${HOSTILE}/ring-wrap.test.ts`;
+const FETCH = `${HOSTILE}/ring-fetch.test.ts`;
+const WORK = 'test/datapath/work.test.ts';
 const FLIP = `${HOSTILE}/ring-flip.test.ts`;
 const RETIRE = `${HOSTILE}/ring-retire.test.ts`;
 const MERGE = `${HOSTILE}/ring-merge.test.ts`;
@@ -111,7 +113,7 @@ const SOCKET: Mutant[] = [
       'close(old);\n      this.#host.pool.quiesce();',
       TEARDOWN,
     ],
-    ['latch-not-told', 21, 'if (ring.errFd >= 0) signal(ring.errFd);', '', RETIRE],
+    ['latch-not-told', 21, 'if (ring.errFd >= 0) signalPeer(ring.errFd);', '', RETIRE],
     ['latch-for-ever', 21, 'if (ring.state === RING_BROKEN) {', 'if (false) {', RETIRE],
   ]),
   ...of('src/virtio/ring-rules.ts', [
@@ -225,6 +227,7 @@ const RINGS: Mutant[] = [
     ['next-one-too-far', 15, 'if (i >= entries) break;', 'if (i > entries) break;', SPLIT],
     ['bytes-of-32-bits', 15, 'export let walkedBytes: u64', 'export let walkedBytes: u32', SEND],
     ['write-unchecked', 21, '!= 0) != writable)', '!= 0) != writable && false)', SEND],
+    ['chain-changed-since-counted', 19, '((flags & DESC_F_NEXT) != 0) != left > 0', 'false', FETCH],
     ['table-in-a-table', 18, '        indirect ||', '        false ||', SEND],
     [
       'indirect-and-next',
@@ -243,9 +246,10 @@ const RINGS: Mutant[] = [
       18,
       'snapshotTable(port, addr, len);',
       'translate(port, addr, len);',
+      FETCH,
       REGIONS,
     ],
-    ['length-fetched-twice', 19, 'walkedBytes += len;', 'walkedBytes += load<u32>(at, 8);', FLIP],
+    ['length-fetched-twice', 19, 'walkedBytes += len;', 'walkedBytes += load<u32>(at, 8);', FETCH],
   ]),
   ...of('src/datapath/gather.ts', [
     ['no-least-frame', 14, 'walkedBytes < hdrLen + MIN_FRAME', 'walkedBytes < hdrLen', LENGTH],
@@ -259,19 +263,7 @@ const RINGS: Mutant[] = [
       19,
       'store<u32>(frame, len - hdrLen, LEN);',
       'store<u32>(frame, load<u32>(descriptor, 8) - hdrLen, LEN);',
-      FLIP,
-    ],
-    [
-      'header-fetched-anew',
-      19,
-      '!= 0) checkHeader(frame, features);',
-      `!= 0) {
-      checkHeader(frame, features);
-      if (load<u32>(frame, DEST) != DEST_DROP && load<u32>(frame, PARTS) == frame + ADDR) {
-        v128.store(frame, v128.load(load<u32>(frame, ADDR) - KEPT - hdrLen), HDR);
-      }
-    }`,
-      FLIP,
+      FETCH,
     ],
     ['csum-not-negotiated', 25, '!(features & (1 << F_CSUM)) ||', '', OFFLOAD],
     ['csum-in-ethernet', 25, 'start < <u32>MIN_FRAME ||', '', OFFLOAD],
@@ -331,6 +323,8 @@ const RINGS: Mutant[] = [
     ['call-one-late', 24, '- event - 1) & 0xffff) <', '- event) & 0xffff) <', NOTIFY],
   ]),
   ...of('src/datapath/packed.ts', [
+    ['id-past-ring', 20, 'if (id >= size) {', 'if (id > size) {', PACKED],
+    ['id-unchecked', 20, 'if (id >= size) {', 'if (false) {', PACKED],
     ['no-wrap-flip', 17, '| (wrap ^ WRAP)', '| wrap', WRAPS],
     [
       'wrap-unchecked-at-ready',
@@ -421,6 +415,13 @@ const RINGS: Mutant[] = [
       MERGE,
     ],
     [
+      'header-fetched-anew',
+      19,
+      'v128.store(linear, v128.load(frame, HDR));',
+      'v128.store(linear, v128.load(load<u32>(load<u32>(frame, PARTS)) - KEPT - hdrLen));',
+      FLIP,
+    ],
+    [
       'addresses-fetched-anew',
       19,
       'v128.store(linear + hdrLen, v128.load(frame, ETH));',
@@ -441,8 +442,8 @@ const RINGS: Mutant[] = [
     [
       'used-before-delivery',
       22,
-      '  else forward(ring, n);\n',
-      '  else {\n    complete(ring, n);\n    forward(ring, n);\n    return n;\n  }\n',
+      '    forward(ring, n);\n  }\n  complete(ring, n);',
+      '    complete(ring, n);\n    forward(ring, n);\n    return n;\n  }\n  complete(ring, n);',
       MERGE,
     ],
     ['burst-unbounded', 27, 'min(n, most)', 'n', FLOOD],
@@ -465,6 +466,13 @@ const RINGS: Mutant[] = [
     ],
     ['trap-keeps-lock', 21, 'atomic.store<u32>(ringAt(locked) + RING_LOCK, 0);', '', TRAP],
     ['trap-not-retired', 21, 'latch(ringAt(current), BROKEN_TRAP);', '', TRAP],
+    [
+      'debts-not-paid',
+      27,
+      'if (owes(load<u32>(ring, RING_PORT)) && pollable(ring)) {',
+      'if (false) {',
+      WORK,
+    ],
     ['change-not-seen', 10, '\n  rebuild();', '', 'test/virtio/start.test.ts'],
   ]),
   ...of('src/datapath/latch.ts', [

@@ -107,6 +107,8 @@ export class Rig {
   readonly ports: TestPort[] = [];
   /** Runs inside the datapath's call-out, that is, in the middle of a burst. */
   onCall: (ring: number) => void = () => {};
+  /** The same when it wants page `page` of a paged region at `linear`; whether it is there now. */
+  onPage: (page: number, linear: number) => boolean = () => false;
   /** Whether port `index` negotiates packed rings, besides what its spec says (formats.ts). */
   packed: (index: number) => boolean = () => false;
   /** Linear memory up to here is some port's. */
@@ -125,6 +127,7 @@ export class Rig {
         this.onCall(ring);
       },
       latched: (ring) => this.latched.push(ring),
+      pageIn: (_fd, page, linear) => (this.onPage(page >>> 0, linear >>> 0) ? 1 : 0),
     });
     this.datapath = {
       ...exported,
@@ -146,6 +149,7 @@ export class Rig {
     this.calls.length = 0;
     this.latched.length = 0;
     this.onCall = () => {};
+    this.onPage = () => false;
     this.control.set(SWITCH_WORKERS, 1);
     this.control.set(SWITCH_NOW, 1);
     this.control.set(WORKER_BASE + WORKER_LOCKED, NO_RING);

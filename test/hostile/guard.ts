@@ -13,6 +13,9 @@ import {
   HEAP_BASE,
   MAX_REGIONS,
   PAGE,
+  PAGER_CLOCK,
+  PAGER_LOCK,
+  PAGER_WANTED,
   PORT_BASE,
   PORT_STRIDE,
   REGION_BASE,
@@ -33,14 +36,16 @@ import {
   RINGS_PER_PORT,
   SCRATCH_BASE,
   SCRATCH_STRIDE,
+  SLOT_STAMPS,
   SWITCH_FDB_COUNT,
   SWITCH_FDB_MOVES,
   WORKER_ACK,
   WORKER_BASE,
   WORKER_CURRENT,
   WORKER_LOCKED,
-  WORKER_PAGES_IN,
+  WORKER_PAGING_NS,
   WORKER_POLLS,
+  WORKER_ROUND,
 } from '../../src/abi/layout.ts';
 import { ringAddress } from '../../src/memory/control.ts';
 import type { TestQueue } from '../datapath/queue.ts';
@@ -60,7 +65,11 @@ const HOST_FIELDS: Range[] = [
   [WORKER_BASE + WORKER_ACK, 4],
   [WORKER_BASE + WORKER_LOCKED, 4],
   [WORKER_BASE + WORKER_CURRENT, 4],
-  [WORKER_BASE + WORKER_POLLS, WORKER_PAGES_IN - WORKER_POLLS],
+  [WORKER_BASE + WORKER_ROUND, 4],
+  [WORKER_BASE + WORKER_POLLS, WORKER_PAGING_NS - WORKER_POLLS],
+  // Of paged guests: lists of slots, and the clock.
+  [PAGER_LOCK, PAGER_WANTED + 4 - PAGER_LOCK],
+  [PAGER_CLOCK, 4],
 ];
 
 /** Fields of a ring that its owner may change: positions, notification, counters. */
@@ -259,7 +268,7 @@ function finish(): void {
   const { length } = rig.ports;
   if (length === 0) return;
   checkZero(PORT_BASE + length * PORT_STRIDE, REGION_BASE, 'ports that are not there');
-  checkZero(REGION_BASE + length * REGIONS_OF_PORT, ringAddress(0), 'region tables of no port');
+  checkZero(REGION_BASE + length * REGIONS_OF_PORT, SLOT_STAMPS, 'region tables of no port');
   checkZero(ringAddress(length * RINGS_PER_PORT), FDB_KEYS, 'rings of no port, flow tables');
   checkFdb();
   for (const port of rig.ports) {

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { RING_BROKEN, RING_REASON, RING_STATE } from '../../src/abi/layout.ts';
+import { BROKEN_ID, RING_BROKEN, RING_REASON, RING_STATE } from '../../src/abi/layout.ts';
 import {
   DESC_F_AVAIL,
   DESC_F_INDIRECT,
@@ -18,7 +18,7 @@ import { overRings } from '../datapath/formats.ts';
 import { frame, send } from '../datapath/frames.ts';
 import { later } from '../datapath/queue-packed.ts';
 import { rig } from './guard.ts';
-import { BROKEN_ID, innocent, PACKED, packedWorld } from './sender.ts';
+import { innocent, PACKED, packedWorld } from './sender.ts';
 
 const LAP = DESC_F_AVAIL | DESC_F_USED;
 

@@ -8,6 +8,7 @@ import {
   BROKEN_AVAIL_JUMP,
   BROKEN_CHAIN,
   BROKEN_HEAD,
+  BROKEN_ID,
   RING_BROKEN,
   RING_REASON,
   RING_RUNNING,
@@ -25,7 +26,7 @@ import { finished, PACKED as PACKED_FEATURES, verify } from '../stress/stress.ts
 import { DeviceBench, FrontEnd } from '../virtio/bench.ts';
 import { PackedFrontEnd } from '../virtio/packed-front-end.ts';
 import { kick, rig } from './guard.ts';
-import { BROKEN_ID, MODERN, world } from './sender.ts';
+import { MODERN, world } from './sender.ts';
 
 const INDIRECT = 4;
 

@@ -9,9 +9,6 @@ import type { PackedQueue } from '../datapath/queue-packed.ts';
 import { features, PLAIN, type TestRegion } from '../datapath/rig.ts';
 import { fresh, guarded, kick, rig } from './guard.ts';
 
-/** BROKEN_*: a packed descriptor names a buffer id outside the ring. */
-export const BROKEN_ID = 5;
-
 /** Bytes of the hostile guest's larger region. */
 export const ARENA = 0x80_0000;
 
