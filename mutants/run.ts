@@ -1,4 +1,4 @@
-// The mutation score: each bug of mutants.ts is put into a copy of this checkout, and its tests are run
+// The mutation score: each bug of the table is put into a copy of this checkout, and its tests are run
 // until one fails. Exit status 1 when one survived.
 //
 // A test that fails without any mutant catches nothing: such failures are found first, told, and do not
@@ -10,7 +10,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { MUTANTS, type Mutant } from './mutants.ts';
+import { MUTANTS } from './mutants.ts';
+import type { Mutant } from './table.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const COPIED = ['src', 'test', 'script', 'build', 'package.json', 'tsconfig.json'];
@@ -138,7 +139,7 @@ async function spread<T>(
 const chosen = MUTANTS.filter(({ name }) => options.only?.includes(name) ?? true);
 const unknown = options.only?.find((name) => !MUTANTS.some((mutant) => mutant.name === name));
 if (unknown !== undefined) {
-  console.error(`there is no mutant ${unknown}; mutants/mutants.ts lists them`);
+  console.error(`there is no mutant ${unknown}; mutants/*.ts list them`);
   process.exit(2);
 }
 const jobs = Number(options.jobs);
