@@ -1,5 +1,5 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
-// Run: npm run bench -- [--cases circle,iperf,offload,paging] [--sizes 64,1518] [--rings 1024]
+// Run: npm run bench -- [--cases circle,iperf,offload,paging,neighbours] [--sizes 64,1518] [--rings 1024]
 //   [--formats split,packed,in-order] [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
@@ -13,6 +13,7 @@ import { requirePeers } from '../test/peers/process.ts';
 import { type CircleCase, type CircleResult, circle, FORMATS } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
+import { NEIGHBOURS, neighbour } from './neighbours.ts';
 import { cutRounds, RECEIVERS, sumRounds } from './offload.ts';
 import { type PagingResult, paging, WAY_NAMES } from './paging.ts';
 
@@ -131,6 +132,28 @@ async function offloads(): Promise<void> {
   results.push({ case: 'offload', sums, cuts });
 }
 
+/** The innocent port offers so much of what a worker can carry: less than half, its share of two. */
+const LOAD = 0.4;
+
+async function neighbours(): Promise<void> {
+  const names = Object.keys(NEIGHBOURS);
+  for (const size of values.sizes.split(',').map(Number)) {
+    say(
+      `\n${size} B frames at ${LOAD * 100} % of a worker's capacity beside one other port, in process`,
+    );
+    const all = await inTurn(names, async (name) => neighbour(name, size, LOAD, seconds * 50));
+    for (const [i, runs] of all.entries()) {
+      const got = median(runs.map((r) => r.got)) * 100;
+      const [usual, longest] = [runs.map((r) => r.usual), runs.map((r) => r.longest)].map(median);
+      say(
+        `  ${names[i]!.padEnd(34)} ${show(got).padStart(5)} % arrives, ` +
+          `a turn every ${show(usual)} us (p99), ${show(longest)} us at most`,
+      );
+    }
+    results.push({ case: 'neighbours', size, load: LOAD, runs: all });
+  }
+}
+
 async function pages(): Promise<void> {
   for (const size of values.sizes.split(',').map(Number)) {
     say(`\n${size} B frames between two guests in process, one thread`);
@@ -170,4 +193,5 @@ if (cases.includes('circle')) await circles();
 if (cases.includes('iperf')) await guests();
 if (cases.includes('offload')) await offloads();
 if (cases.includes('paging')) await pages();
+if (cases.includes('neighbours')) await neighbours();
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

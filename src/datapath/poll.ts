@@ -40,7 +40,7 @@ import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
 import { arm, disarm } from './ring';
 import { beginRound, slotsShort } from './slots';
-import { forgive, nextRound, owes } from './work';
+import { nextRound, owes, skipRounds } from './work';
 
 /** Polls in vain before a ring is armed while the worker stays busy with others. */
 const PARK_AFTER: u32 = 256;
@@ -93,11 +93,27 @@ function follow(): void {
 /** One round over the active rings; returns the frames moved. */
 export function poll(): u32 {
   follow();
-  nextRound();
-  let moved: u32 = 0;
-  let passed = false;
   const paging = load<u32>(PAGER_REGIONS) != 0;
+  let moved = visit(paging);
+  if (moved == 0 && shortestWait > 0) {
+    skipRounds(shortestWait - 1);
+    moved = visit(paging);
+  }
+  count(worker + WORKER_POLLS, 1);
+  if (moved > 0) count(worker + WORKER_FRAMES, moved);
+  store<u32>(worker, NO_RING, WORKER_CURRENT);
+  return moved;
+}
+
+/** Rounds until the next of those ports has its turn that the last visit passed over; 0: it did none. */
+let shortestWait: u32 = 0;
+
+/** Polls each active ring whose port owes nothing. */
+function visit(paging: bool): u32 {
+  nextRound();
   if (paging) beginRound();
+  let moved: u32 = 0;
+  let shortest: u32 = u32.MAX_VALUE;
   turn++;
   let i = turn;
   for (let left = active; left > 0; left--) {
@@ -105,8 +121,9 @@ export function poll(): u32 {
     // Between two rings no page is in use either: each has the slots it needs, not only the first.
     if (paging && left < active && slotsShort()) beginRound();
     const ring = load<u32>(activeAt(i));
-    if (owes(load<u32>(ring, RING_PORT)) && pollable(ring)) {
-      passed = true;
+    const wait = owes(load<u32>(ring, RING_PORT));
+    if (wait > 0 && pollable(ring)) {
+      shortest = min(shortest, wait);
       i++;
       continue;
     }
@@ -121,10 +138,7 @@ export function poll(): u32 {
     }
   }
   if (turn >= active) turn = 0;
-  count(worker + WORKER_POLLS, 1);
-  if (moved > 0) count(worker + WORKER_FRAMES, moved);
-  else if (passed) forgive();
-  store<u32>(worker, NO_RING, WORKER_CURRENT);
+  shortestWait = shortest == u32.MAX_VALUE ? 0 : shortest;
   return moved;
 }
 

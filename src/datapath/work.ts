@@ -4,22 +4,19 @@
 // A burst ends early once what was found so far costs BURST_WORK. What it cost in the end, copies to
 // every receiver included, is its port's debt; a port in debt is passed over until QUANTUM a round has
 // paid it (deficit round robin, Shreedhar and Varghese 1995, with the burst first and the payment
-// after). Where nobody else has work, debts are forgiven.
+// after). Where all that have work owe, the next round is that of the one who owes least.
 
 import { SCRATCH_DEBTS } from '../abi/layout';
 import { scratch } from './layout';
 
-/** What a port may cost each round: a burst of 64 full Ethernet frames to one receiver. */
-const QUANTUM: u32 = 0x2_0000;
+/** What a port may cost each round: about a burst of 64 frames of 64 B. */
+const QUANTUM: u32 = 0x4000;
 /** A burst is not made longer beyond this: four frames of 64 KiB. */
 export const BURST_WORK: u32 = 0x4_0000;
 
-/** Rounds that a debt lasts at most: a burst of four frames of 64 KiB, to 255 receivers. */
-const LONGEST_DEBT: u32 = 1024;
-
 // The prices: about 8 bytes a nanosecond, which is what copying costs where it is memory that limits.
 export const FRAME_WORK: u32 = 128;
-export const DESCRIPTOR_WORK: u32 = 24;
+export const DESCRIPTOR_WORK: u32 = 96;
 export const CALL_WORK: u32 = 0x1000;
 export const PAGE_WORK: u32 = 0x1_0000;
 
@@ -40,9 +37,9 @@ export function nextRound(): void {
   round++;
 }
 
-/** Nobody else had work: no port has anything to pay any more. */
-export function forgive(): void {
-  round += LONGEST_DEBT;
+/** Passes over the `rounds` in which nobody would be polled. */
+export function skipRounds(rounds: u32): void {
+  round += rounds;
 }
 
 // A port's debt: {bytes u32, round it was noted in u32}.
@@ -51,12 +48,14 @@ function debtAt(port: u32): u32 {
   return scratch + SCRATCH_DEBTS + port * 8;
 }
 
-/** Whether the port still owes for an earlier burst, of this ring or of another. */
-export function owes(port: u32): bool {
+/** Rounds until the port has paid for earlier bursts, of whichever ring; 0: it may be polled. */
+export function owes(port: u32): u32 {
   const at = debtAt(port);
   const debt = load<u32>(at);
-  if (debt <= QUANTUM / 2) return false;
-  return round - load<u32>(at, 4) < max(debt / QUANTUM, 1);
+  if (debt < QUANTUM / 2) return 0;
+  const rounds = max(debt / QUANTUM, 1);
+  const paid = round - load<u32>(at, 4);
+  return paid < rounds ? rounds - paid : 0;
 }
 
 /** Books what the burst cost on its port. */

@@ -25,9 +25,10 @@ function top(queue: TestQueue, length: number, from: number, left = 0): void {
   queue.publish();
 }
 
-/** `rounds` rounds in which the good sender's ring is kept full and `feed` does the bad one's. */
-function run(rounds: number, good: TestQueue, bad: TestQueue[], feed: () => void): void {
-  for (let i = 0; i < rounds; i++) {
+/** Polls until the good sender, whose ring is kept full, had `bursts`; `feed` does the bad one's. */
+function run(bursts: number, good: TestQueue, bad: TestQueue[], feed: () => void): void {
+  for (let polls = 0; good.frames < bursts * BURST; polls++) {
+    assert.ok(polls < bursts * 100, 'the good sender has no turn');
     feed();
     top(good, FULL, 2);
     rig.datapath.poll();
@@ -36,19 +37,19 @@ function run(rounds: number, good: TestQueue, bad: TestQueue[], feed: () => void
 }
 
 overRings(rig, BOTH, 'a worker is shared', () => {
-  it('full bursts of full frames wait for nobody', () => {
+  it('equal frames: equal shares', () => {
     const { bad, good } = world();
     const tx = bad.queue(1, { size: 256 });
     run(40, good, [tx], () => top(tx, FULL, 1));
-    assert.deepEqual([tx.frames, good.frames], [40 * BURST, 40 * BURST]);
+    assert.ok(Math.abs(tx.frames - good.frames) <= BURST, `${tx.frames} and ${good.frames}`);
   });
 
   it('a burst of long frames ends early', () => {
-    const { bad, good } = world();
+    const { bad } = world();
     const tx = bad.queue(1, { size: 256 });
-    run(40, good, [tx], () => top(tx, 60_000, 1, 200));
-    assert.equal(good.frames, 40 * BURST);
-    assert.ok(tx.frames <= 40 * 5 && tx.frames >= 40, `${tx.frames}`);
+    top(tx, 60_000, 1, 200);
+    assert.equal(rig.datapath.poll(), 5);
+    assert.equal(rig.settle(), 51);
   });
 
   it('a port that has its frames copied to many waits for it; alone it does not', () => {
@@ -68,7 +69,6 @@ overRings(rig, BOTH, 'a worker is shared', () => {
       }
     };
     run(40, good, [tx], feed);
-    assert.equal(good.frames, 40 * BURST);
     // Eight copies: one burst in six rounds or more.
     assert.ok(tx.frames <= (40 / 6 + 1) * BURST, `${tx.frames} frames`);
     const before = tx.frames;
@@ -78,7 +78,7 @@ overRings(rig, BOTH, 'a worker is shared', () => {
       good.used();
       tx.used();
     }
-    // Every second round forgives the one before.
+    // Every second round passes over those in which it would wait.
     assert.ok(tx.frames - before >= 15 * BURST, `${tx.frames - before} frames alone`);
   });
 
@@ -94,11 +94,10 @@ overRings(rig, BOTH, 'a worker is shared', () => {
       sink.take();
       sink.fill(600);
     });
-    assert.equal(good.frames, 80 * BURST);
     const frames = rings.map((ring) => ring.frames);
     const all = frames.reduce((sum, n) => sum + n, 0);
-    assert.ok(all <= 81 * BURST, `${all}`);
-    for (const n of frames) assert.ok(n >= 4 * BURST && n <= 24 * BURST, frames.join(' '));
+    assert.ok(all >= 72 * BURST && all <= 88 * BURST, `${all / BURST} bursts of 80`);
+    for (const n of frames) assert.ok(n >= 4 * BURST && n <= 20 * BURST, frames.join(' '));
   });
 
   it('chains of a thousand descriptors end a burst', () => {
@@ -118,7 +117,7 @@ overRings(rig, BOTH, 'a worker is shared', () => {
       rig.datapath.poll();
       good.used();
       top(good, FULL, 2);
-      assert.ok(rounds < 100);
+      assert.ok(rounds < 1000);
     }
     assert.equal(tx.dropped, 31);
     assert.ok(rounds >= 4, `${rounds} rounds for 31 chains`);
@@ -149,7 +148,7 @@ overRings(rig, BOTH, "a receiver's ring", () => {
     assert.equal(tx.used().length, 30);
     const { rx_scattered = 0, ...others } = rx.drops;
     assert.deepEqual(others, {});
-    assert.ok(rx_scattered > 10 && rx.frames > 3, `${rx_scattered} and ${rx.frames}`);
+    assert.ok(rx_scattered > 10 && rx.frames >= 2, `${rx_scattered} and ${rx.frames}`);
     assert.equal(rx_scattered + rx.frames, 30);
   });
 
