@@ -12,8 +12,8 @@ import {
   of,
   RECEIVE,
   REGIONS,
+  RETIRE,
   SEND,
-  SPLIT,
   TRAP,
   WORK,
 } from './table.ts';
@@ -33,6 +33,7 @@ export const TRAFFIC: Mutant[] = [
       'store<u32>(frame, load<u32>(descriptor, 8) - hdrLen, LEN);',
       FETCH,
     ],
+    ['burst-of-any-work', 27, ' > BURST_WORK) {', ' > 0xffff_ffff) {', WORK],
     ['csum-not-negotiated', 25, '!(features & (1 << F_CSUM)) ||', '', OFFLOAD],
     ['csum-in-ethernet', 25, 'start < <u32>MIN_FRAME ||', '', OFFLOAD],
     ['csum-past-end', 25, 'start + offset + 2 > len', 'start > len', OFFLOAD],
@@ -100,14 +101,7 @@ export const TRAFFIC: Mutant[] = [
       'v128.store(linear + hdrLen, v128.load(load<u32>(load<u32>(frame, PARTS)) - KEPT));',
       FLIP,
     ],
-    [
-      'delivered-to-stopped',
-      10,
-      '== RING_RUNNING) fill',
-      '>= 0) fill',
-      'test/virtio/start.test.ts',
-      SPLIT,
-    ],
+    ['delivered-to-retired', 21, '== RING_RUNNING) fill', '>= 0) fill', RETIRE],
     ['lock-kept', 21, '  unlock(ring);\n}', '}', TRAP],
   ]),
   ...of('src/datapath/forward.ts', [
@@ -136,22 +130,10 @@ export const TRAFFIC: Mutant[] = [
     ],
   ]),
   ...of('src/datapath/poll.ts', [
-    [
-      'retired-polled',
-      21,
-      'const n = pollable(ring) ? pollRing(ring) : 0;',
-      'const n = pollRing(ring);',
-      TRAP,
-    ],
+    ['retired-stays-listed', 21, '  if (!pollable(ring)) return true;\n', '', RETIRE],
     ['trap-keeps-lock', 21, 'atomic.store<u32>(ringAt(locked) + RING_LOCK, 0);', '', TRAP],
     ['trap-not-retired', 21, 'latch(ringAt(current), BROKEN_TRAP);', '', TRAP],
-    [
-      'debts-not-paid',
-      27,
-      'if (owes(load<u32>(ring, RING_PORT)) && pollable(ring)) {',
-      'if (false) {',
-      WORK,
-    ],
+    ['debts-not-paid', 27, 'if (wait > 0 && pollable(ring)) {', 'if (false) {', WORK],
     ['change-not-seen', 10, '\n  rebuild();', '', 'test/virtio/start.test.ts'],
   ]),
   ...of('src/datapath/fdb.ts', [

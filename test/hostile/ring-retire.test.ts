@@ -21,11 +21,12 @@ import { close, drain, dup, eventfd, signal } from '../../src/linux/index.ts';
 import { BOTH, type Format, overRings } from '../datapath/formats.ts';
 import { concat, frame, header, mac, send } from '../datapath/frames.ts';
 import type { SplitQueue } from '../datapath/queue-split.ts';
-import { gpaOf } from '../datapath/rig.ts';
+import { gpaOf, PLAIN } from '../datapath/rig.ts';
 import { finished, PACKED as PACKED_FEATURES, verify } from '../stress/stress.ts';
 import { DeviceBench, FrontEnd } from '../virtio/bench.ts';
 import { PackedFrontEnd } from '../virtio/packed-front-end.ts';
 import { kick, rig } from './guard.ts';
+import * as receiver from './receiver.ts';
 import { MODERN, world } from './sender.ts';
 
 const INDIRECT = 4;
@@ -86,6 +87,8 @@ overRings(rig, BOTH, 'malformed heads', (format) => {
     w.tx.publish();
     rig.settle();
     assert.deepEqual(rig.latched, [w.tx.index]);
+    // Those of the two others.
+    assert.equal(rig.datapath.activeRings(), 2);
     for (let i = 0; i < 50; i++) {
       send(w.tx, frame());
       w.tx.publish();
@@ -96,6 +99,33 @@ overRings(rig, BOTH, 'malformed heads', (format) => {
     assert.deepEqual(rig.latched, [w.tx.index]);
     assert.equal(w.tx.completed, 0);
     assert.equal(rig.datapath.armAll(), 0);
+  });
+
+  it('class 21: a retired receive ring gets nothing more, also when its guest mended it', () => {
+    const w = receiver.world(PLAIN, 16);
+    const good = { addr: w.room, len: 2048, flags: DESC_F_WRITE };
+    if (format === 'split') {
+      (w.rx as SplitQueue).post(99);
+      w.rx.publish();
+    } else {
+      w.rx.addRaw(Array(16).fill({ ...good, flags: DESC_F_WRITE | DESC_F_NEXT }));
+      w.rx.publish();
+    }
+    receiver.broadcast(w, 1);
+    assert.deepEqual(rig.latched, [w.rx.index]);
+    if (format === 'split') {
+      w.rx.descriptor(w.rx.desc, good);
+      rig.view.setUint16(w.rx.avail + 4, 0, true);
+    } else {
+      const flags = DESC_F_WRITE | DESC_F_AVAIL;
+      for (let i = 0; i < 16; i++) w.rx.descriptor(w.rx.desc + i * 16, { ...good, id: i, flags });
+    }
+    const room = () => Buffer.from(rig.bytes.slice(w.linear, w.linear + 2048));
+    const before = room();
+    receiver.broadcast(w, 5);
+    assert.deepEqual(w.rx.drops, { rx_down: 6 });
+    assert.ok(room().equals(before), 'its buffers were written');
+    assert.deepEqual([w.rx.completed, rig.latched], [0, [w.rx.index]]);
   });
 });
 
