@@ -36,6 +36,30 @@ const { values: options } = parseArgs({
   },
 });
 
+/** Process groups that run now: a mutant may spin, and outlive who started it. */
+const running = new Set<number>();
+const copies: string[] = [];
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // It ended by itself meanwhile.
+  }
+}
+
+function clean(): void {
+  for (const pid of running) killGroup(pid);
+  for (const copy of copies.splice(0)) rmSync(copy, { recursive: true, force: true });
+}
+
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(name, () => {
+    clean();
+    process.exit(130);
+  });
+}
+
 /** Runs a command in a copy; `ended` is false when it had to be killed. */
 async function run(
   copy: string,
@@ -47,6 +71,8 @@ async function run(
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, PATH: `${ROOT}/node_modules/node/bin:${process.env['PATH']}` },
   });
+  const pid = child.pid!;
+  running.add(pid);
   let output = '';
   child.stdout.on('data', (chunk) => {
     output += chunk;
@@ -57,11 +83,11 @@ async function run(
   let ended = true;
   const timer = setTimeout(() => {
     ended = false;
-    // Its own group: what it started goes with it.
-    process.kill(-child.pid!, 'SIGKILL');
+    killGroup(pid);
   }, PATIENCE);
   const [code] = (await once(child, 'close')) as [number | null];
   clearTimeout(timer);
+  running.delete(pid);
   return { ok: code === 0, ended, output };
 }
 
@@ -148,9 +174,9 @@ if (!(Number.isInteger(jobs) && jobs >= 1 && jobs <= 16)) {
   process.exit(2);
 }
 const say = options.json ? () => {} : console.log;
-const copies = Array.from({ length: jobs }, freshCopy);
 const verdicts: Verdict[] = [];
 try {
+  for (let i = 0; i < jobs; i++) copies.push(freshCopy());
   const built = await run(ROOT, ['script/build-datapath']);
   if (!built.ok) throw new Error(`the datapath does not build:\n${built.output}`);
   for (const copy of copies) for (const name of BUILT) cpSync(join(ROOT, name), join(copy, name));
@@ -173,7 +199,7 @@ try {
     );
   });
 } finally {
-  for (const copy of copies) rmSync(copy, { recursive: true, force: true });
+  clean();
 }
 const survived = verdicts.filter(({ caught }) => !caught);
 const score = { mutants: verdicts.length, caught: verdicts.length - survived.length };

@@ -119,7 +119,7 @@ function ringSlots(w: World): number[] {
 overRings(rig, ['split', 'packed'], 'a racing writer', (format) => {
   for (const each of CASES) {
     if (each.only !== undefined && each.only !== format) continue;
-    it(`class 19: ${each.what}: one whole value or the other`, async () => {
+    it(`class 19: ${each.what}: one whole value or the other`, { timeout: 120_000 }, async () => {
       const w = world(SENDER, SIZE, PLAIN | features(F_GUEST_CSUM, 7));
       await race(w, each, format);
       assert.deepEqual(rig.latched, []);

@@ -1,4 +1,8 @@
 // Chains a hostile guest may make of packed rings only: NEXT without end, and INDIRECT among them.
+//
+// class 15  DPDK 450539b47e, 6ec1778134, CVE-2020-14378, virtio-queue#236
+// class 18  CVE-2011-2212, CVE-2026-93683, CVE-2026-86848, QEMU#3984
+// class 20  SPDK#3860
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';

@@ -1,5 +1,11 @@
 // What a hostile guest may write into packed rings only: any id, any flags, and event areas that say
 // nothing sensible.
+//
+// class 16  virtio-queue#196, CVE-2016-5403
+// class 19  CVE-2020-14375, DPDK 285e6b8b18, cloud-hypervisor#7530
+// class 20  SPDK#3860
+// class 24  vhost-user-backend#180, #343
+// class 27  CVE-2019-3900, CVE-2020-16843, CVE-2015-7295, CVE-2021-28714/28715
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';

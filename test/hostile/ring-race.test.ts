@@ -26,7 +26,7 @@ import { fresh, guarded, kick, rig, watch } from './guard.ts';
 import type { Rewrites } from './rewriter.ts';
 
 /** At least so many bursts, and more until enough was seen; the latter is a matter of luck. */
-const ROUNDS = 300;
+const ROUNDS = 150;
 const MOST = 100_000;
 
 overRings(rig, BOTH, 'rings rewritten by another thread', (format) => {

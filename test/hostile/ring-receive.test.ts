@@ -1,5 +1,14 @@
 // What a hostile guest may post to receive into. Every head comes back or the ring is latched, what
 // it costs is counted at this port only, and the frames of the same burst reach the others.
+//
+// class 11  CVE-2018-1059
+// class 12  CVE-2016-7422, OpenVMM#4047
+// class 15  DPDK 450539b47e, 6ec1778134, CVE-2020-14378, virtio-queue#236
+// class 16  virtio-queue#196, CVE-2016-5403
+// class 18  CVE-2011-2212, CVE-2026-93683, CVE-2026-86848, QEMU#3984
+// class 21  CVE-2026-16457, OpenVMM#4045, cloud-hypervisor#7605, #8142
+// class 22  CVE-2026-74356, CVE-2018-16880, CVE-2021-3748, CVE-2022-26353
+// class 27  CVE-2019-3900, CVE-2020-16843, CVE-2015-7295, CVE-2021-28714/28715
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';

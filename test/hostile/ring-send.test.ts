@@ -1,5 +1,13 @@
 // Chains a hostile guest may send. Each case names the counter it ends in; every head comes back, and
 // an innocent port's traffic is what it would have been (checked each time).
+//
+// class 11  CVE-2018-1059
+// class 12  CVE-2016-7422, OpenVMM#4047
+// class 13  CVE-2016-6490, CVE-2020-10725, CVE-2019-14835
+// class 14  CVE-2022-2132, CVE-2026-86566, CVE-2026-46320/46321
+// class 15  DPDK 450539b47e, 6ec1778134, CVE-2020-14378, virtio-queue#236
+// class 18  CVE-2011-2212, CVE-2026-93683, CVE-2026-86848, QEMU#3984
+// class 21  CVE-2026-16457, OpenVMM#4045, cloud-hypervisor#7605, #8142
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';

@@ -1,5 +1,8 @@
 // What a hostile guest may write into split rings only: `next`, and the avail ring. A chain that cannot
 // be costs one frame; an avail ring that cannot be is latched, and then left alone.
+//
+// class 15  DPDK 450539b47e, 6ec1778134, CVE-2020-14378, virtio-queue#236
+// class 16  virtio-queue#196, CVE-2016-5403
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';

@@ -1,4 +1,6 @@
 // virtio-net headers that ask for what was not negotiated, or cannot be: tx_bad_header.
+//
+// class 25  CVE-2024-11614, DPDK 7023f3e532, CVE-2026-100236
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
