@@ -221,6 +221,7 @@ export const NEIGHBOURS: Record<string, Hostile> = {
 /** An innocent sender and receiver, and the neighbour. */
 function world(hostile: Hostile, size: number) {
   const rig = new Rig();
+  rig.now = () => threadTime() / 1e6;
   const from = rig.port();
   const to = rig.port();
   const sink = new Sink(to.queue(0, { size: 1024 }), 1, 2048);

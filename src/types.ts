@@ -40,6 +40,11 @@ export interface VhostUserPortOptions extends Policing {
   mtu?: number;
   /** The MAC printed by `vhop args` for the guest behind this port. Default: derived from the name. */
   mac?: string;
+  /**
+   * Refuse guest memory whose file can shrink while it is mapped (no F_SEAL_SHRINK, and none can be
+   * added). Default false: where it shrinks, the port is quarantined.
+   */
+  requireSealed?: boolean;
 }
 
 export interface MemoryPortOptions extends Policing {
@@ -96,6 +101,8 @@ export interface PortInfo {
   memory: number;
   /** Of these, bytes mapped only while they are in use: what the window had no room for. */
   paged: number;
+  /** Whether none of the memory can shrink while it is mapped; absent while there is none. */
+  sealed?: boolean;
   peer?: { pid: number; uid: number; gid: number };
   /** What it may send, a second and at once; absent: not limited. */
   rate?: Limits;

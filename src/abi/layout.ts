@@ -12,6 +12,7 @@
 //   0x000b_2000  slot records  2048 x 16 B         whoever holds the pager's lock
 //   0x0010_0000  ring blocks   4096 x 512 B        line 0 by main, the rest by the ring's owner
 //   0x0030_0000  flow tables    256 x 1 KiB        written by the worker that hears a flow
+//   0x0034_0000  faults        1 Mi bits          whoever finds a page gone; cleared by main
 //   0x0040_0000  FDB keys       32 Ki x 8 x u64    CAS by workers and main
 //   0x0060_0000  FDB ages       32 Ki x 8 x u32    seconds
 //   0x0080_0000  scratch        16 x 512 KiB       private to one worker
@@ -266,6 +267,11 @@ export const BROKEN_ID = 5;
 export const FLOW_BASE = 0x30_0000;
 export const FLOW_ENTRIES = 1024;
 
+// --- faults: pages of guest memory that went away while they were mapped (linux/fault-guard.ts) --
+/** u32 words, a bit for each 4 KiB of linear memory: bit n % 32 of word n / 32 for page n. */
+export const FAULTS_BASE = 0x34_0000;
+export const FAULTS_SIZE = 0x2_0000;
+
 // --- FDB: set-associative, one cache line of keys a bucket --------------------------------------
 // key u64 = MAC (48 bits, wire order in the low bytes) | (port + 1) << 48; 0 = free.
 export const FDB_BUCKETS = 32768;
@@ -299,7 +305,7 @@ export const SCRATCH_HEADERS = 0x3000;
 export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
 export const SCRATCH_ACTIVE = 0x4000;
-/** What each port owes the worker: MAX_PORTS x {bytes u32, round u32}, see datapath/work.ts. */
+/** What each port owes the worker: MAX_PORTS x 16 B, see datapath/work.ts. */
 export const SCRATCH_DEBTS = 0x8000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;

@@ -159,6 +159,20 @@ const calls: Check = async () => {
   );
 };
 
+const faultGuard: Check = async () => {
+  const check = 'memory that shrinks';
+  const cure =
+    'where guests do not trust each other: require_sealed for each port (--require-sealed)';
+  try {
+    const { whyUnguarded } = await import('../linux/index.ts');
+    const fault = whyUnguarded();
+    if (fault === undefined) return pass(check, 'costs its own port');
+    return warn(check, `ends the switch: it cannot catch SIGBUS (${fault})`, cure);
+  } catch {
+    return warn(check, 'unknown: system calls do not work', cure);
+  }
+};
+
 const cores: Check = () => {
   const count = availableParallelism();
   const found = `${count} to use`;
@@ -252,6 +266,7 @@ export const CHECKS: readonly Check[] = [
   datapath,
   systemCalls,
   calls,
+  faultGuard,
   cores,
   openFiles,
   runtimeFolder,

@@ -95,6 +95,7 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['paged', port.paged > 0 ? `${memory(port.paged)} of it, as it is needed` : undefined],
     ['may send', port.rate && limitsText(port.rate, '/s')],
     ['at once', port.burst && limitsText(port.burst, '')],
+    ['sealed', sealedText(port.sealed)],
     ['peer', peer && `pid ${peer.pid}, user ${peer.uid}, group ${peer.gid}`],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];
@@ -110,6 +111,13 @@ function limitsText({ bits, frames }: Limits, per: string): string {
   ]
     .filter(Boolean)
     .join(', ');
+}
+
+function sealedText(sealed: boolean | undefined): string | undefined {
+  if (sealed === undefined) return undefined;
+  return sealed
+    ? 'yes: its memory cannot shrink'
+    : 'no: if its memory shrinks, the port is quarantined (require_sealed refuses such memory)';
 }
 
 /** For --features --json: the port, and `bits`, an object for each feature bit. */

@@ -18,6 +18,7 @@ export interface SocketsOptions {
   mtu?: number;
   rate?: Limits;
   burst?: Limits;
+  requireSealed?: boolean;
   live?: boolean;
   json?: boolean;
 }
@@ -46,6 +47,7 @@ export function socketOptions(command: Command): Command {
     .option('--mtu <bytes>', 'largest IP packet the ports take', wholeNumber(68, 65535))
     .option('--rate <limits>', 'what a port may send a second: bits=1G,frames=100k', limits)
     .option('--burst <limits>', 'and at once after a pause (default: 0.1 s of the rate)', limits)
+    .option('--require-sealed', 'refuse guest memory that could shrink while it is mapped')
     .addHelpText('after', SOCKET_HELP);
 }
 
@@ -72,7 +74,7 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'rate' | 'burst'> = {},
+  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'rate' | 'burst' | 'requireSealed'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
   const ports = sockets.map((socket): CheckedPort => {
@@ -81,7 +83,7 @@ export function portsFrom(
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu, rate, burst } = options;
+    const { queues, mtu, rate, burst, requireSealed } = options;
     return {
       type: 'vhost-user',
       name,
@@ -92,6 +94,7 @@ export function portsFrom(
       ...(mtu === undefined ? {} : { mtu }),
       ...(rate === undefined ? {} : { rate }),
       ...(burst === undefined ? {} : { burst }),
+      ...(requireSealed === undefined ? {} : { requireSealed }),
     };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);

@@ -80,10 +80,17 @@ function fill(config: Config, file: string): LoadedConfig {
   const folder = dirname(resolve(file));
   return {
     switch: { forwarding: 'switch', ...options },
-    ports: ports.map((port) => {
+    ports: ports.map(({ require_sealed, ...port }) => {
       const name = port.name ?? nameFromPath(port.path);
       const path = resolve(folder, port.path.replace(/^~(?=\/)/, homedir()));
-      return { ...port, type: 'vhost-user', name, path, mac: port.mac ?? macFromName(name) };
+      return {
+        ...port,
+        ...(require_sealed === undefined ? {} : { requireSealed: require_sealed }),
+        type: 'vhost-user',
+        name,
+        path,
+        mac: port.mac ?? macFromName(name),
+      };
     }),
   };
 }

@@ -70,6 +70,12 @@ export const portSchema = z
       mac: text(MAC_PATTERN, 'must be a unicast MAC address such as 52:54:00:12:34:56')
         .optional()
         .describe("The guest's MAC address, for `vhop args`. Default: derived from the name."),
+      require_sealed: z
+        .boolean({ error: 'must be true or false' })
+        .optional()
+        .describe(
+          'true refuses guest memory whose file could shrink while it is mapped. Default: false.',
+        ),
     },
     { error: "must be a port: a map with at least the key 'path'" },
   )

@@ -3,6 +3,9 @@
 /** Signals the ring's call eventfd. */
 export declare function signalCall(ring: u32): void;
 
+/** Milliseconds on a clock that only goes forward. */
+export declare function now(): f64;
+
 /** Tells main that a ring was latched broken. */
 export declare function signalLatched(ring: u32): void;
 

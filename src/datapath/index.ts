@@ -1,10 +1,12 @@
 // What the host calls. One instance a thread; all of them share one linear memory.
 
 import { setWorker } from './layout';
+import { forgetDebts } from './work';
 
 /** First call of an instance: which worker's block and scratch are its own. */
 export function init(id: u32): void {
   setWorker(id);
+  forgetDebts();
 }
 
 export { addSum, closeSum, complement, copySum, openSum, sumOf } from './checksum';

@@ -11,6 +11,8 @@
 // over a call to the host.
 
 import {
+  FAULTS_BASE,
+  PAGE,
   PAGE_ABSENT,
   PAGER_CLOCK,
   PAGER_FIRST,
@@ -160,8 +162,17 @@ function release(): void {
     store<u32>(PAGER_LIMBO_FIRST, next);
     if (next == 0) store<u32>(PAGER_LIMBO_LAST, 0);
     store<u32>(PAGER_LIMBO, load<u32>(PAGER_LIMBO) - 1);
-    giveSlot(first - 1);
+    // One whose memory went away stays off all lists: main has to see whose it was, and frees it.
+    if (!faulted(first - 1)) giveSlot(first - 1);
   }
+}
+
+/** Whether a page of the slot was found gone. */
+function faulted(slot: u32): bool {
+  const bits: u32 = FAULTS_BASE + linearOf(slot) / PAGE / 8;
+  let any: u64 = 0;
+  for (let i: u32 = 0; i < <u32>(SLOT / PAGE / 8); i += 8) any |= load<u64>(bits + i);
+  return any != 0;
 }
 
 /**

@@ -4,6 +4,8 @@ export * from './aio.ts';
 export * from './epoll.ts';
 export * from './errors.ts';
 export * from './eventfd.ts';
+export * from './fault-guard.ts';
+export { handlerCode, MAX_GUARDED } from './fault-handler.ts';
 export { EventLoop, type Watcher } from './loop.ts';
 export * from './memory.ts';
 export * from './sched.ts';

@@ -81,6 +81,19 @@ export function seals(fd: number): number {
   throw lastError('fcntl', `fd ${fd}`);
 }
 
+/**
+ * Sees to it that the file behind fd cannot shrink any more (F_SEAL_SHRINK), adding the seal where the
+ * file takes one: a memfd made with MFD_ALLOW_SEALING that nobody sealed against seals, and an fd open
+ * for writing. False where it can still shrink. Throws SystemError.
+ */
+export function sealAgainstShrinking(fd: number): boolean {
+  if ((seals(fd) & SEAL_SHRINK) !== 0) return true;
+  if (cFcntl(fd, F_ADD_SEALS, 'int', SEAL_SHRINK) === 0) return true;
+  // EPERM: sealed against seals, as every file on tmpfs is, or not open for writing. EINVAL: no memfd.
+  if (lastErrno() === ERRNO.EPERM || lastErrno() === ERRNO.EINVAL) return false;
+  throw lastError('fcntl', `fd ${fd}`);
+}
+
 /** Size in bytes and page size (huge pages: 2 MiB, 1 GiB) of the file behind fd. */
 export function fileShape(fd: number): { size: number; blockSize: number } {
   const { size, blksize } = fstatSync(fd);

@@ -24,6 +24,7 @@ import {
 } from '../abi/layout.ts';
 import { close, dup, mmapAnonymousFixed } from '../linux/index.ts';
 import type { Control } from './control.ts';
+import type { Faults } from './faults.ts';
 import { Spans } from './spans.ts';
 
 /** A range of a file whose pages can be mapped on demand; what the region table tells of it. */
@@ -42,13 +43,15 @@ export class Pager {
   readonly slots: number;
   readonly #control: Control;
   readonly #base: number;
+  readonly #faults: Faults;
   readonly #tables = new Spans(TABLES_BASE, TABLES_BASE + TABLES_SIZE);
 
   /** At most MAX_SLOTS `slots` of SLOT bytes from linear address `first` on; `base` is where linear memory lies. */
-  constructor(control: Control, base: number, first: number, slots: number) {
+  constructor(control: Control, base: number, first: number, slots: number, faults: Faults) {
     this.slots = slots;
     this.#control = control;
     this.#base = base;
+    this.#faults = faults;
     control.bytes.fill(0, PAGER_BASE, PAGER_BASE + 256);
     control.set(PAGER_FIRST, first);
     control.set(PAGER_SLOTS, slots);
@@ -90,30 +93,40 @@ export class Pager {
     };
   }
 
+  /** Whether the slot at linear address `at` shows, or last showed, a page of page table `table`. */
+  shows(table: number, at: number): boolean {
+    const slot = Math.floor((at - this.#control.get(PAGER_FIRST)) / SLOT);
+    if (slot < 0 || slot >= this.slots) return false;
+    return this.#control.get(recordAt(slot) + SLOT_TABLE) === table;
+  }
+
   /** Frees every slot that shows a page of this table's file, also those already evicted. */
   #takeBack(table: number): void {
     this.#control.lock(PAGER_LOCK);
-    const owned = this.#unlist(table);
+    this.#unlist(table);
+    const owned: number[] = [];
     for (let slot = 0; slot < this.slots; slot++) {
       const record = recordAt(slot);
+      if (this.#control.get(record + SLOT_TABLE) !== table) continue;
       const entry = this.#control.get(record + SLOT_ENTRY);
-      if (entry === 0 || this.#control.get(record + SLOT_TABLE) !== table) continue;
-      this.#control.set(entry, PAGE_ABSENT);
+      if (entry !== 0) this.#control.set(entry, PAGE_ABSENT);
       this.#control.set(record + SLOT_ENTRY, 0);
       owned.push(slot);
     }
     this.#control.unlock(PAGER_LOCK);
     // Off all lists they are nobody's: the file must not stay mapped until a slot happens to be used.
     const first = this.#control.get(PAGER_FIRST);
-    for (const slot of owned) mmapAnonymousFixed(this.#base + first + slot * SLOT, SLOT);
+    for (const slot of owned) {
+      mmapAnonymousFixed(this.#base + first + slot * SLOT, SLOT);
+      this.#faults.clear(first + slot * SLOT, SLOT);
+    }
     this.#control.lock(PAGER_LOCK);
     for (const slot of owned) this.#give(slot);
     this.#control.unlock(PAGER_LOCK);
   }
 
   /** Takes the slots of `table` out of the free list and out of limbo. Under the lock. */
-  #unlist(table: number): number[] {
-    const owned: number[] = [];
+  #unlist(table: number): void {
     for (const [first, count, last] of [
       [PAGER_FREE_FIRST, PAGER_FREE, 0],
       [PAGER_LIMBO_FIRST, PAGER_LIMBO, PAGER_LIMBO_LAST],
@@ -126,7 +139,6 @@ export class Pager {
         if (this.#control.get(record + SLOT_TABLE) === table) {
           this.#control.set(link, after);
           this.#control.add(count, -1);
-          owned.push(next - 1);
         } else {
           link = record + SLOT_NEXT;
           end = next;
@@ -135,7 +147,6 @@ export class Pager {
       }
       if (last !== 0) this.#control.set(last, end);
     }
-    return owned;
   }
 
   /** Puts a slot that shows nothing on the free list. Under the lock. */

@@ -18,28 +18,31 @@ import {
   REGION_TABLE,
   SLOT,
 } from '../abi/layout.ts';
-import { fileShape } from '../linux/index.ts';
+import { fileShape, sealAgainstShrinking } from '../linux/index.ts';
 import type { Control } from './control.ts';
 import type { Pages } from './pager.ts';
+import {
+  BadRegion,
+  describe,
+  type Held,
+  loss,
+  overlaps,
+  type Region,
+  sameRegion,
+  tooLarge,
+} from './region.ts';
 import { type Mapping, type Window, WindowFull } from './window.ts';
 
-/** Where a region lies for the guest (gpa), for its front end (uva), and in the file; bytes. */
-export interface Region {
-  gpa: bigint;
-  size: bigint;
-  uva: bigint;
-  mmapOffset: bigint;
-}
+export { BadRegion, type Region } from './region.ts';
 
 /** Mapped whole. */
-interface Whole extends Region {
+interface Whole extends Held {
   mapping: Mapping;
 }
 
-/** Mapped page by page; `block` is the file's page size. */
-interface Paged extends Region {
+/** Mapped page by page. */
+interface Paged extends Held {
   pages: Pages;
-  block: number;
 }
 
 /** A part of a ring in a paged region, mapped for as long as the ring has it there. */
@@ -50,24 +53,14 @@ interface View {
   mapping: Mapping;
 }
 
-const GIB = 2 ** 30;
-
 const PAGE_MASK = 0xfffn;
 const LIMIT = 1n << 64n;
 
-/** A region that cannot be; the message is a clause that names it. */
-export class BadRegion extends Error {}
-
-function describe({ gpa, size }: Region): string {
-  return `memory region at GPA 0x${gpa.toString(16)} (${size} bytes)`;
-}
-
-function overlaps(a: bigint, aSize: bigint, b: bigint, bSize: bigint): boolean {
-  return a < b + bSize && b < a + aSize;
-}
-
-export function sameRegion(a: Region, b: Region): boolean {
-  return a.gpa === b.gpa && a.uva === b.uva && a.size === b.size;
+export interface RegionOptions {
+  /** False: a region is mapped whole or refused. Default true. */
+  paging?: boolean;
+  /** A region whose file can shrink is refused. Default false. */
+  requireSealed?: boolean;
 }
 
 export class RegionTable {
@@ -75,16 +68,17 @@ export class RegionTable {
   readonly #window: Window;
   readonly #port: number;
   readonly #paging: boolean;
+  readonly #requireSealed: boolean;
   #regions: (Whole | Paged)[] = [];
   /** By ring part. */
   readonly #views = new Map<string, View>();
 
-  /** Without `paging` a region is mapped whole or refused. */
-  constructor(control: Control, window: Window, port: number, paging = true) {
+  constructor(control: Control, window: Window, port: number, options: RegionOptions = {}) {
     this.#control = control;
     this.#window = window;
     this.#port = port;
-    this.#paging = paging;
+    this.#paging = options.paging ?? true;
+    this.#requireSealed = options.requireSealed ?? false;
   }
 
   get #whole(): Whole[] {
@@ -105,13 +99,19 @@ export class RegionTable {
     return bytesOf(this.#paged);
   }
 
+  /** Whether no file of a region can shrink. */
+  get sealed(): boolean {
+    return this.#regions.every(({ sealed }) => sealed);
+  }
+
   has(region: Region): boolean {
     return this.#regions.some((other) => sameRegion(other, region));
   }
 
   /**
-   * Maps a region of `fd` (which stays the caller's). Throws BadRegion, with nothing changed, when
-   * it is empty, wraps, is not page aligned, overlaps another, or exceeds the file or the window.
+   * Maps a region of `fd` (which stays the caller's), its file sealed against shrinking if it takes that.
+   * Throws BadRegion, with nothing mapped, when it is empty, wraps, is not page aligned, overlaps another,
+   * or exceeds the file or the window.
    */
   add(region: Region, fd: number): void {
     const name = describe(region);
@@ -130,12 +130,20 @@ export class RegionTable {
       (r) => overlaps(r.gpa, r.size, gpa, size) || overlaps(r.uva, r.size, uva, size),
     );
     if (other) throw new BadRegion(`${name} overlaps the ${describe(other)}`);
+    // Sealed before its size is read: after that it may not shrink, or a fault tells.
+    const sealed = sealAgainstShrinking(fd);
+    if (!sealed && this.#requireSealed) {
+      throw new BadRegion(
+        `${name} is in a file that can shrink while it is mapped, and this port requires sealed memory: ` +
+          'give QEMU memory-backend-memfd, which seals unless seal=off; DPDK 22.11 and earlier cannot seal theirs',
+      );
+    }
     const file = fileShape(fd);
     if (mmapOffset + size > BigInt(file.size)) {
       throw new BadRegion(`${name} ends past its file of ${file.size} bytes`);
     }
     try {
-      this.#regions.push(this.#map(region, fd, file.blockSize));
+      this.#regions.push(this.#map(region, fd, { block: file.blockSize, sealed }));
     } catch (error) {
       if (error instanceof BadRegion) throw error;
       throw new BadRegion(`${name} cannot be mapped: ${(error as Error).message}`);
@@ -143,36 +151,22 @@ export class RegionTable {
   }
 
   /** Whole where it fits, else page by page. */
-  #map(region: Region, fd: number, block: number): Whole | Paged {
+  #map(region: Region, fd: number, file: Omit<Held, keyof Region>): Whole | Paged {
     const { gpa, size, uva, mmapOffset } = region;
-    const own = { gpa, size, uva, mmapOffset };
+    const own = { gpa, size, uva, mmapOffset, ...file };
+    const { block } = file;
     const [offset, length] = [Number(mmapOffset), Number(size)];
     try {
       return { ...own, mapping: this.#window.map(fd, offset, length, block) };
     } catch (error) {
       if (!(error instanceof WindowFull)) throw error;
-      if (!this.#paging || block > SLOT) throw this.#tooLarge(region, block, error.largest);
+      if (!this.#paging || block > SLOT) throw tooLarge(region, block, error.largest);
     }
     const pages = this.#window.pager.open(fd, offset, length);
-    if (pages) return { ...own, pages, block };
+    if (pages) return { ...own, pages };
     throw new BadRegion(
       `${describe(region)} does not fit: page tables hold 8 TiB for all guests of a switch; ` +
         'start a second switch',
-    );
-  }
-
-  #tooLarge(region: Region, block: number, largest: number): BadRegion {
-    const left = `${Math.floor(largest / 2 ** 20)} MiB of the window are free in one piece`;
-    if (block <= SLOT) {
-      return new BadRegion(
-        `${describe(region)} does not fit: ${left}; give the guests of this switch less memory, ` +
-          'or start a second switch',
-      );
-    }
-    const pages = block >= GIB ? `${block / GIB} GiB` : `${block / 2 ** 20} MiB`;
-    return new BadRegion(
-      `${describe(region)} does not fit: its pages of ${pages} can only be mapped whole, and ` +
-        `${left}; use memory-backend-memfd or pages of 2 MiB, which are mapped as they are needed`,
     );
   }
 
@@ -255,11 +249,34 @@ export class RegionTable {
     }
   }
 
+  /**
+   * What became of memory that went away at linear address `at` (faults.ts), in one sentence with the
+   * cure; undefined where that is not memory of this port.
+   */
+  lossAt(at: number): string | undefined {
+    const lost = this.#regions.find((region) =>
+      'mapping' in region
+        ? covers(region.mapping, at)
+        : this.#window.pager.shows(region.pages.table, at) || this.#viewed(region, at),
+    );
+    return lost && loss(lost);
+  }
+
+  #viewed(region: Paged, at: number): boolean {
+    const views = [...this.#views.values()];
+    return views.some((view) => view.region === region && covers(view.mapping, at));
+  }
+
   /** Unmaps what was mapped for a part of a ring. Quiesced. */
   unpin(part: string): void {
     this.#views.get(part)?.mapping.unmap();
     this.#views.delete(part);
   }
+}
+
+/** Whether the page at `at` is one that the mapping is seen in. */
+function covers({ linear, size }: Mapping, at: number): boolean {
+  return at + PAGE > linear && at < linear + size;
 }
 
 function bytesOf(regions: readonly Region[]): number {

@@ -7,9 +7,10 @@
 //
 // Boundaries are those of the *address*: linear memory itself is only 64 KiB aligned.
 
-import { MEMORY_PAGES, PAGE, SLOT, WINDOW_BASE } from '../abi/layout.ts';
-import { addressOf, mmapAnonymousFixed, mmapFixed } from '../linux/index.ts';
+import { FAULTS_BASE, MEMORY_PAGES, PAGE, SLOT, WINDOW_BASE } from '../abi/layout.ts';
+import { addressOf, guardFaults, mmapAnonymousFixed, mmapFixed } from '../linux/index.ts';
 import type { Control } from './control.ts';
+import { Faults } from './faults.ts';
 import { Pager } from './pager.ts';
 import { roundUp, Spans } from './spans.ts';
 
@@ -37,6 +38,13 @@ export class WindowFull extends Error {
   }
 }
 
+/** Where mappings may lie, and the unit in which they take up room. */
+interface Place {
+  spans: Spans;
+  /** Bytes. What is whole has its 2 MiB to itself: a fault replaces as much (`guard`). */
+  piece: number;
+}
+
 /** For tests: a window that is soon full. */
 export interface WindowOptions {
   /** Bytes for regions that are mapped whole, at most what is left. Default: that. */
@@ -48,9 +56,13 @@ export interface WindowOptions {
 export class Window {
   /** Pages of what does not fit. */
   readonly pager: Pager;
+  /** Pages that went away. */
+  readonly faults: Faults;
   readonly #base: number;
-  readonly #whole: Spans;
-  readonly #pinned: Spans;
+  readonly #whole: Place;
+  readonly #pinned: Place;
+  /** Linear addresses: where `whole` begins, and the two ends of what is pinned. */
+  readonly #bounds: { start: number; pinned: number; slots: number; end: number };
 
   constructor(control: Control, options: WindowOptions = {}) {
     this.#base = addressOf(control.bytes.subarray(0, 65536));
@@ -63,19 +75,37 @@ export class Window {
     const pinned = first - PINNED;
     const start = roundUp(this.#base + WINDOW_BASE, SLOT) - this.#base;
     const whole = Math.min(options.whole ?? pinned - start, pinned - start);
-    this.pager = new Pager(control, this.#base, first, slots);
-    this.#pinned = new Spans(pinned, first);
-    this.#whole = new Spans(start, start + whole);
+    this.faults = new Faults(control);
+    this.pager = new Pager(control, this.#base, first, slots, this.faults);
+    this.#pinned = { spans: new Spans(pinned, first), piece: PAGE };
+    this.#whole = { spans: new Spans(start, start + whole), piece: SLOT };
+    this.#bounds = { start, pinned, slots: first, end };
+  }
+
+  /**
+   * From here on memory that goes away is zeros, `faults` names its pages, and eventfd `fd` is signalled.
+   * Returns what ends that, to be called while nothing is mapped. Throws as guardFaults does.
+   */
+  guard(fd: number): () => void {
+    const { start, pinned, slots, end } = this.#bounds;
+    return guardFaults({
+      start: this.#base + start,
+      length: end - start,
+      fine: { start: this.#base + pinned, length: slots - pinned },
+      origin: this.#base,
+      faults: this.#base + FAULTS_BASE,
+      fd,
+    });
   }
 
   /** Bytes in the largest free span for a whole region. */
   largestFree(): number {
-    return this.#whole.largest();
+    return this.#whole.spans.largest();
   }
 
   /** Bytes in the largest free span for rings of paged regions. */
   largestPinned(): number {
-    return this.#pinned.largest();
+    return this.#pinned.spans.largest();
   }
 
   /**
@@ -84,7 +114,7 @@ export class Window {
    * Throws WindowFull or SystemError; then nothing is mapped.
    */
   map(fd: number, offset: number, size: number, block: number): Mapping {
-    return this.#map([this.#whole], fd, offset, size, block, SLOT);
+    return this.#map([this.#whole], fd, offset, size, block);
   }
 
   /**
@@ -92,26 +122,20 @@ export class Window {
    * guests does not keep another's rings from running.
    */
   pin(fd: number, offset: number, size: number, block: number): Mapping {
-    return this.#map([this.#pinned, this.#whole], fd, offset, size, block, PAGE);
+    return this.#map([this.#pinned, this.#whole], fd, offset, size, block);
   }
 
-  /** Takes the room from the first of `places` that has it, in pieces of `piece` bytes. */
-  #map(
-    places: Spans[],
-    fd: number,
-    offset: number,
-    size: number,
-    block: number,
-    piece: number,
-  ): Mapping {
+  /** Takes the room from the first of `places` that has it. */
+  #map(places: Place[], fd: number, offset: number, size: number, block: number): Mapping {
     const slack = offset % block;
     const length = roundUp(size + slack, block);
-    const held = roundUp(length, piece);
-    for (const spans of places) {
+    for (const { spans, piece } of places) {
+      const held = roundUp(length, piece);
       const start = spans.take(held, Math.max(block, piece), this.#base);
       if (start === undefined) continue;
       const clear = () => {
-        mmapAnonymousFixed(this.#base + start, length);
+        mmapAnonymousFixed(this.#base + start, held);
+        this.faults.clear(start, held);
         spans.give(start, held);
       };
       try {
@@ -123,6 +147,6 @@ export class Window {
       }
       return { linear: start + slack, size, unmap: clear };
     }
-    throw new WindowFull(length, Math.max(...places.map((spans) => spans.largest())));
+    throw new WindowFull(length, Math.max(...places.map(({ spans }) => spans.largest())));
   }
 }

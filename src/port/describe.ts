@@ -28,21 +28,24 @@ type DeviceFields =
   | 'features'
   | 'memory'
   | 'paged'
+  | 'sealed'
   | 'mtu';
 
 /** `idle` is the state to show while no ring runs. */
 export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInfo, DeviceFields> {
   const broken = device.rings.find((ring) => ring.broken);
+  const reason = broken ? `ring ${broken.queue}: ${broken.broken}` : device.fault;
   const enabled = device.rings.filter((ring) => ring.isTx && ring.enabled && ring.started);
   return {
-    state: broken ? 'quarantined' : device.up ? 'up' : idle,
-    ...(broken ? { reason: `ring ${broken.queue}: ${broken.broken}` } : {}),
+    state: reason !== undefined ? 'quarantined' : device.up ? 'up' : idle,
+    ...(reason === undefined ? {} : { reason }),
     queues: device.queuePairs,
     queuesEnabled: enabled.length,
     offered: featureNames(device.offeredFeatures),
     features: featureNames(device.features),
     memory: device.regions.bytes,
     paged: device.regions.pagedBytes,
+    ...(device.regions.bytes > 0 ? { sealed: device.regions.sealed } : {}),
     ...(device.mtu === undefined ? {} : { mtu: device.mtu }),
   };
 }

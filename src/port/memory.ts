@@ -183,6 +183,12 @@ export class MemoryPort implements Port {
     };
   }
 
+  quarantine(reason: string): void {
+    this.device.fault = reason;
+    // Its driver knows linear addresses: the memory stays where it is until the port is closed.
+    for (const { queue } of this.device.rings) this.device.getVringBase(queue);
+  }
+
   async close(): Promise<void> {
     this.device.disconnected('the port was closed');
     for (const { kickFd, callFd } of this.queues) {

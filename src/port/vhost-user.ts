@@ -51,6 +51,11 @@ export class VhostUserPort implements Port {
     };
   }
 
+  quarantine(reason: string): void {
+    this.device.fault = reason;
+    this.#endpoint.hangUp(reason);
+  }
+
   async close(): Promise<void> {
     this.#endpoint.close();
   }

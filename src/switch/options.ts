@@ -20,6 +20,7 @@ export function checkPortOptions(options: PortOptions): void {
     throw new RangeError(`port ${name}: ${what}`);
   };
   const { queues, mtu, mac } = options;
+  const sealed = options.type === 'vhost-user' ? options.requireSealed : undefined;
   if (queues !== undefined && !(Number.isInteger(queues) && queues >= 1 && queues <= MAX_PAIRS)) {
     refuse(`queues is ${queues}; it must be 1 to ${MAX_PAIRS}`);
   }
@@ -30,6 +31,9 @@ export function checkPortOptions(options: PortOptions): void {
     checkPolicing(options);
   } catch (error) {
     refuse((error as Error).message);
+  }
+  if (sealed !== undefined && typeof sealed !== 'boolean') {
+    refuse(`requireSealed is ${sealed}; it must be true or false`);
   }
   if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);

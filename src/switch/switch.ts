@@ -10,6 +10,7 @@ import {
   MAX_PORTS,
   MAX_WORKERS,
   NO_PORT,
+  PAGE,
   PORT_ABSENT,
   PORT_BASE,
   PORT_DOWN,
@@ -62,6 +63,7 @@ export class Switch implements SwitchApi {
   readonly ageing: number;
   readonly control = new Control();
   readonly #window: Window;
+  readonly #unguard: () => void;
   readonly #heap = new Spans(HEAP_BASE, HEAP_BASE + HEAP_SIZE);
   readonly #loop: EventLoop;
   readonly #latchFd: number;
@@ -93,10 +95,13 @@ export class Switch implements SwitchApi {
     // Main's own instance of the datapath runs what needs no worker: FDB upkeep, driver set-up.
     this.#datapath = loadDatapath(this.control.memory, { call() {}, latched() {} });
     this.#fdb = new Fdb(this.control, this.#datapath);
-    this.#loop = new EventLoop({ onError: (error) => this.#notice('', message(error)) });
     this.#latchFd = eventfd();
+    this.#unguard = this.#window.guard(this.#latchFd);
+    this.#loop = new EventLoop({ onError: (error) => this.#notice('', message(error)) });
     this.#loop.watch(this.#latchFd, EPOLLIN, () => {
       drain(this.#latchFd);
+      // First: a ring whose memory is zeros now looks broken too.
+      this.#collectFaults();
       this.#collectBroken();
     });
     this.#pool = new WorkerPool(this.control, workers, this.#latchFd, (error) => {
@@ -187,6 +192,7 @@ export class Switch implements SwitchApi {
         pairs: options.queues ?? (options.type === 'memory' ? 1 : MAX_PAIRS),
         ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
         whole: options.type === 'memory',
+        requireSealed: options.type === 'vhost-user' && options.requireSealed === true,
       },
       {
         changed: () => {
@@ -260,6 +266,19 @@ export class Switch implements SwitchApi {
     this.#publishPorts();
   }
 
+  /** Cuts off the guests whose memory went away. */
+  #collectFaults(): void {
+    const { faults } = this.#window;
+    for (const page of faults.pages()) {
+      const port = this.#present().find(({ device }) => device.regions.lossAt(page) !== undefined);
+      if (port && port.device.fault === undefined) {
+        port.quarantine(port.device.regions.lossAt(page)!);
+        this.#events.emit('quarantined', port.info());
+      }
+      faults.clear(page, PAGE);
+    }
+  }
+
   #collectBroken(): void {
     for (const port of this.#ports) {
       for (const ring of port?.device.takeBroken() ?? []) {
@@ -331,6 +350,7 @@ export class Switch implements SwitchApi {
     for (const port of this.#present()) await this.#remove(port);
     await this.#pool.close();
     await this.#loop.close();
+    this.#unguard();
     close(this.#latchFd);
   }
 }

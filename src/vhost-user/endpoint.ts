@@ -79,6 +79,11 @@ export class Endpoint {
     }
   }
 
+  /** Ends the session for a fault of its front end's; the next one may come. */
+  hangUp(reason: string): void {
+    this.#session?.close(reason, true);
+  }
+
   /** Ends the session and gives the path back. Repeating it does nothing. */
   close(): void {
     this.#open = false;

@@ -55,6 +55,8 @@ export interface DeviceOptions {
   mtu?: number;
   /** Memory is mapped whole or refused: the driver is one of ours and uses linear addresses. */
   whole?: boolean;
+  /** Memory in a file that can shrink is refused. */
+  requireSealed?: boolean;
 }
 
 /** How long frames of a disabled ring wait for it to be enabled again, milliseconds. */
@@ -88,6 +90,8 @@ export class NetDevice implements Backend {
   features = 0n;
   /** The port's own, or what its front end made of it. */
   mtu: number | undefined;
+  /** Why its front end was cut off, in a sentence; until the next one connects. */
+  fault: string | undefined;
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
@@ -107,7 +111,10 @@ export class NetDevice implements Backend {
     this.mtu = options.mtu;
     this.#ownMtu = options.mtu;
     this.offeredFeatures = offeredFeatures(options);
-    this.regions = new RegionTable(host.control, host.window, options.port, !options.whole);
+    this.regions = new RegionTable(host.control, host.window, options.port, {
+      paging: !options.whole,
+      requireSealed: options.requireSealed === true,
+    });
     this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
       const ring = new Ring(host.control, ringIndex(options.port, queue), queue);
       ring.setCallFd(-1);
@@ -126,6 +133,7 @@ export class NetDevice implements Backend {
   // --- connection --------------------------------------------------------------------------------
 
   connected(peer: { pid: number; uid: number; gid: number } | undefined): void {
+    this.fault = undefined;
     this.#events.connected(peer);
   }
 

@@ -39,6 +39,8 @@ export interface DatapathHost {
   call(ring: number): void;
   /** Tell main that a ring was latched. */
   latched(ring: number): void;
+  /** Milliseconds on a clock that only goes forward; left out: performance.now(). */
+  now?(): number;
   /** Map a page of guest memory: `pager`. Left out by who never polls. */
   pageIn?(fd: number, page: number, linear: number): number;
 }
@@ -77,6 +79,8 @@ function patch(address: number): void {
   }
 }
 
+const clock = performance.now.bind(performance);
+
 const FILE = new URL('../../build/datapath.wasm', import.meta.url);
 
 /** Instantiates the datapath on `memory`. Throws, naming the cure, when it was not built. */
@@ -93,6 +97,7 @@ export function loadDatapath(memory: WebAssembly.Memory, host: DatapathHost): Da
     host: {
       signalCall: host.call,
       signalLatched: host.latched,
+      now: host.now ?? clock,
       pageIn: host.pageIn ?? (() => 0),
     },
   });

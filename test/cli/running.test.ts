@@ -57,6 +57,7 @@ describe('a running switch', () => {
     const ports = await run(['ports']);
     assert.match(ports.out, /^ port {2}state {6}queues {2}MAC +memory {2}mode +socket$/m);
     assert.match(ports.out, /^ a {5}up {12}1\/8 {2}52:54:00:ca:97:81 {2}512 MiB {2}server {2}\//m);
+    assert.match((await run(['ports', 'a'])).out, /^ sealed {7}no: if its memory shrinks, /m);
     assert.match((await run(['ports', 'a'])).out, /^ features {5}VERSION_1 MRG_RXBUF EVENT_IDX$/m);
     assert.match(
       (await run(['fdb'])).out,

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { whyUnguarded } from '../../src/linux/index.ts';
 import type { PortInfo } from '../../src/types.ts';
 import { run } from './fixtures/run.ts';
 import { Started, VHOP, vhop } from './fixtures/spawn.ts';
@@ -108,5 +109,7 @@ describe('vhop doctor', () => {
     assert.deepEqual([text.status, json.status], failed ? [1, 1] : [0, 0]);
     const wasm = findings.find((f) => f.check === 'WebAssembly');
     assert.equal(wasm?.verdict, 'PASS');
+    const shrinks = findings.find((f) => f.check === 'memory that shrinks');
+    assert.equal(shrinks?.verdict, whyUnguarded() === undefined ? 'PASS' : 'WARN');
   });
 });

@@ -26,7 +26,7 @@ describe('a configuration file', () => {
       `name: lab\nforwarding: wire\nworkers: 2\nports:
   - path: a.sock
   - {name: web, type: vhost-user, path: /tmp/b.sock, mode: client, queues: 2, mtu: 1500,
-     mac: 52:54:00:12:34:56}\n`,
+     mac: 52:54:00:12:34:56, require_sealed: true}\n`,
       '/lab/vhop.yaml',
     );
     assert.deepEqual(options, { name: 'lab', forwarding: 'wire', workers: 2 });
@@ -40,6 +40,7 @@ describe('a configuration file', () => {
         queues: 2,
         mtu: 1500,
         mac: '52:54:00:12:34:56',
+        requireSealed: true,
       },
     ]);
   });
@@ -54,6 +55,11 @@ describe('a configuration file', () => {
       'an unknown key',
       `${TWO}colour: red\n`,
       /^lab.yaml:4:1: colour: unknown key: known are name, forwarding, workers, ageing, ports$/,
+    ],
+    [
+      'a word for true',
+      `${TWO}    require_sealed: always\n`,
+      "lab.yaml:4:5: ports[1].require_sealed: must be true or false, not 'always'",
     ],
     [
       'a number out of range',

@@ -109,6 +109,8 @@ export class Rig {
   onCall: (ring: number) => void = () => {};
   /** The same when it wants page `page` of a paged region at `linear`; whether it is there now. */
   onPage: (page: number, linear: number) => boolean = () => false;
+  /** The clock that bursts are timed by, milliseconds; at 0 none is, and ports pay list prices. */
+  now: () => number = () => 0;
   /** Whether port `index` negotiates packed rings, besides what its spec says (formats.ts). */
   packed: (index: number) => boolean = () => false;
   /** Linear memory up to here is some port's. */
@@ -122,6 +124,7 @@ export class Rig {
     this.#margin = margin;
     this.#watch = watch;
     const exported = loadDatapath(this.control.memory, {
+      now: () => this.now(),
       call: (ring) => {
         this.calls.push(ring);
         this.onCall(ring);

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BURST, MAX_SEGMENTS } from '../../src/abi/layout.ts';
+import { BURST, MAX_SEGMENTS, WORKER_BASE, WORKER_CURRENT } from '../../src/abi/layout.ts';
 import { DESC_F_NEXT, DESC_F_WRITE } from '../../src/abi/virtio.ts';
 import { BOTH, overRings } from './formats.ts';
 import { frame, mac, Receiver, send } from './frames.ts';
@@ -171,6 +171,32 @@ overRings(rig, BOTH, "a receiver's ring", () => {
 });
 
 describe('what a port owes', () => {
+  it('follows what its bursts take: one that is faster than the list pays less, up to an eighth', () => {
+    // A full burst of 64 B frames that nobody takes is 16 KiB of work: 2 us by the list.
+    const share = (us: number) => {
+      const { bad, good } = world();
+      const tx = bad.queue(1, { size: 256 });
+      let at = 1;
+      // Two looks at the clock a burst that is timed; those of the good one take what the list says.
+      rig.now = () => {
+        at += (rig.control.get(WORKER_BASE + WORKER_CURRENT) === tx.index ? us : 2.048) / 1000;
+        return at;
+      };
+      try {
+        run(400, good, [tx], () => top(tx, 64, 1));
+      } finally {
+        rig.now = () => 0;
+      }
+      return tx.frames / good.frames;
+    };
+    const same = share(2.048);
+    const slow = share(20);
+    const fast = share(0.1);
+    assert.ok(same > 0.8 && same < 1.25, `${same}`);
+    assert.ok(slow < 0.5, `${slow} of the good one's, ten times as slow`);
+    assert.ok(fast >= same, `${fast}`);
+  });
+
   it('is forgiven while nobody else has work', () => {
     const { bad } = world();
     const tx = bad.queue(1, { size: 256 });

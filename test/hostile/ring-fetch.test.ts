@@ -25,6 +25,7 @@ import {
   F_INDIRECT_DESC,
   F_VERSION_1,
 } from '../../src/abi/virtio.ts';
+import { Faults } from '../../src/memory/faults.ts';
 import { Pager } from '../../src/memory/pager.ts';
 import { BOTH, overRings } from '../datapath/formats.ts';
 import { concat, frame, header } from '../datapath/frames.ts';
@@ -46,7 +47,7 @@ const whole = concat(header(), bytes);
 /** Gives a port a paged region, none of it mapped, all of its pages `content`. */
 function page(port: TestPort, content: Uint8Array): void {
   const { control } = rig;
-  new Pager(control, 0, FIRST, 16);
+  new Pager(control, 0, FIRST, 16, new Faults(control));
   rig.bytes.fill(0, TABLES_BASE, TABLES_BASE + PAGES * 4);
   const table = REGION_BASE + port.index * MAX_REGIONS * REGION_STRIDE;
   const at = table + port.regions.length * REGION_STRIDE;

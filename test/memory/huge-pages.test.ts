@@ -2,15 +2,16 @@
 // whole or paged, 1 GiB pages whole or not at all.
 
 import assert from 'node:assert/strict';
-import { ftruncateSync, readFileSync, readSync, writeFileSync } from 'node:fs';
-import { describe, it, type TestContext } from 'node:test';
+import { ftruncateSync, readSync } from 'node:fs';
+import { describe, it } from 'node:test';
 import koffi from 'koffi';
 import { PAGER_FREE, SLOT } from '../../src/abi/layout.ts';
-import { close, fileShape } from '../../src/linux/index.ts';
+import { close, drain, eventfd, fileShape, whyUnguarded } from '../../src/linux/index.ts';
 import { Control } from '../../src/memory/control.ts';
 import { RegionTable } from '../../src/memory/regions.ts';
 import { Window } from '../../src/memory/window.ts';
 import { loadDatapath, pager } from '../../src/worker/datapath.ts';
+import { withHugePages } from './reserve.ts';
 
 const GIB = 2 ** 30;
 const create = koffi.load(null).func('int memfd_create(const char *name, unsigned int flags)');
@@ -25,36 +26,13 @@ function hugeFile(shift: number, size: number): number {
   return fd;
 }
 
-/** Runs `body` with `count` more huge pages of `size` bytes, or skips the test with the reason. */
-function withPages(t: TestContext, size: number, count: number, body: () => void): void {
-  const file = `/sys/kernel/mm/hugepages/hugepages-${size / 1024}kB/nr_hugepages`;
-  const read = () => Number(readFileSync(file, 'utf8'));
-  let before: number;
-  try {
-    before = read();
-    writeFileSync(file, `${before + count}`);
-  } catch (error) {
-    t.skip(`cannot reserve ${count} pages of ${size} bytes: ${(error as Error).message}`);
-    return;
-  }
-  try {
-    if (read() < before + count) {
-      t.skip(`the kernel found only ${read() - before} of ${count} free pages of ${size} bytes`);
-    } else {
-      body();
-    }
-  } finally {
-    writeFileSync(file, `${before}`);
-  }
-}
-
 function region(size: number, over: { gpa?: bigint; mmapOffset?: bigint } = {}) {
   return { gpa: 0n, uva: 0n, size: BigInt(size), mmapOffset: 0n, ...over };
 }
 
 describe('pages of 2 MiB', () => {
   it('are mapped whole where they fit', (t) => {
-    withPages(t, SLOT, 4, () => {
+    return withHugePages(t, SLOT, 4, () => {
       const control = new Control();
       const table = new RegionTable(control, new Window(control), 0);
       const fd = hugeFile(21, 4 * SLOT);
@@ -72,7 +50,7 @@ describe('pages of 2 MiB', () => {
 
   it('are paged where they do not, rings in views of their own', (t) => {
     const pages = 24;
-    withPages(t, SLOT, pages, () => {
+    return withHugePages(t, SLOT, pages, () => {
       const control = new Control();
       const window = new Window(control, { whole: 4 * SLOT, slots: 8 });
       const table = new RegionTable(control, window, 0);
@@ -159,8 +137,8 @@ describe('pages of 1 GiB', () => {
     close(fd);
   });
 
-  it('that fit are mapped whole, at addresses that suit them', (t) => {
-    withPages(t, GIB, 1, () => {
+  it('that fit are mapped whole, at addresses that suit them; they go away as a whole', (t) => {
+    return withHugePages(t, GIB, 1, () => {
       const control = new Control();
       const window = new Window(control);
       const table = new RegionTable(control, window, 0);
@@ -171,6 +149,20 @@ describe('pages of 1 GiB', () => {
       const got = Buffer.alloc(4);
       readSync(fd, got, 0, 4, GIB - 8);
       assert.equal(got.readUInt32LE(), 99);
+      if (whyUnguarded() === undefined) {
+        const event = eventfd();
+        const unguard = window.guard(event);
+        ftruncateSync(fd, 0);
+        assert.equal(control.get(at), 0);
+        assert.equal(drain(event), true);
+        const [page] = window.faults.pages();
+        assert.match(
+          table.lossAt(page!)!,
+          /shrank while it was mapped, or the host has no huge page/,
+        );
+        unguard();
+        close(event);
+      }
       table.clear();
       close(fd);
     });

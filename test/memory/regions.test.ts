@@ -105,7 +105,7 @@ describe('RegionTable', () => {
   });
 
   it('without paging, says how much room is left when a region does not fit the window', () => {
-    const made = new RegionTable(control, window, 0, false);
+    const made = new RegionTable(control, window, 0, { paging: false });
     const big = memfd('big', 4096 * 2 ** 20);
     const huge = region({ size: 4096n << 20n });
     assert.throws(() => made.add(huge, big), /does not fit: \d+ MiB of the window are free/);

@@ -76,6 +76,7 @@ export class DeviceBench {
     pairs = 1,
     mtu?: number,
     whole = false,
+    requireSealed = false,
   ): { device: NetDevice; port: number; events: string[] } {
     const port = this.#ports++;
     const block = PORT_BASE + port * PORT_STRIDE;
@@ -84,7 +85,7 @@ export class DeviceBench {
     this.control.set(block + PORT_PEER, NO_PORT);
     const device = new NetDevice(
       { control: this.control, window: this.window, pool: this.#pool },
-      { port, pairs, mtu, whole },
+      { port, pairs, mtu, whole, requireSealed },
       {
         changed: () => events.push(device.up ? 'up' : 'down'),
         connected: () => events.push('connected'),
