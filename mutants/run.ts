@@ -17,7 +17,7 @@ const ROOT = join(import.meta.dirname, '..');
 const COPIED = ['src', 'test', 'script', 'build', 'package.json', 'tsconfig.json'];
 const BUILT = ['build/datapath.wasm', 'build/datapath.wat'];
 /** Milliseconds one test file may take: a mutant may make it spin. */
-const PATIENCE = 60_000;
+const PATIENCE = 30_000;
 
 interface Verdict {
   name: string;
