@@ -1,5 +1,6 @@
 // The benchmark: vhop and its peers in turn, in the same minutes, with the same generator.
-// Run: npm run bench -- [--cases circle,iperf,offload,paging,neighbours] [--sizes 64,1518] [--rings 1024]
+// Run: npm run bench -- [--cases circle,iperf,offload,paging,neighbours,flood] [--sizes 64,1518]
+//   [--rings 1024]
 //   [--formats split,packed,in-order] [--rounds 3] [--seconds 3] [--json]
 //
 // Quote the medians of ratios: absolute figures drift with the machine. The line latency (how long a
@@ -13,6 +14,7 @@ import { requirePeers } from '../test/peers/process.ts';
 import { type CircleCase, type CircleResult, circle, FORMATS } from './circle.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import { type IperfResult, overBridge, overContender, overStream } from './guests.ts';
+import { FLOODS, floods } from './hostile-socket.ts';
 import { NEIGHBOURS, neighbour } from './neighbours.ts';
 import { cutRounds, RECEIVERS, sumRounds } from './offload.ts';
 import { type PagingResult, paging, WAY_NAMES } from './paging.ts';
@@ -173,6 +175,26 @@ async function pages(): Promise<void> {
   }
 }
 
+async function flooded(idle: number): Promise<void> {
+  say(
+    `\nA front end that never rests, beside two guests in process and ${idle} idle ports: ` +
+      'their frames against its rest',
+  );
+  const all = await floods(FLOODS, rounds * 10, idle);
+  for (const { kind, rates, efficiency, main, flooder, quiesced, latency } of all) {
+    const [request, query] = [latency.request, latency.query].map((ms) =>
+      ms.map((each) => each.toFixed(1)).join(' / '),
+    );
+    say(
+      `  ${kind.padEnd(10)} rate ${median(rates).toFixed(3)}x, by CPU time of their own ` +
+        `${median(efficiency).toFixed(3)}x; CPU of main ${(main * 100).toFixed(1)} %, of the flooder ` +
+        `${(flooder * 100).toFixed(1)} %; ${quiesced.toFixed(0)} quiesces a second; ` +
+        `another port's request ${request} ms (median / worst), vhop ports ${query} ms`,
+    );
+  }
+  results.push({ case: 'flood', idle, runs: all });
+}
+
 function freeHugePages(): number {
   return Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
 }
@@ -194,4 +216,5 @@ if (cases.includes('iperf')) await guests();
 if (cases.includes('offload')) await offloads();
 if (cases.includes('paging')) await pages();
 if (cases.includes('neighbours')) await neighbours();
+if (cases.includes('flood')) for (const idle of [0, 64]) await flooded(idle);
 if (values.json) console.log(JSON.stringify({ version: VERSION, machine, results }, null, 2));

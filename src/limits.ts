@@ -12,6 +12,12 @@ export const MAC_PATTERN = /^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$/;
 /** Bytes in a Unix socket's path: sun_path holds 108 with its terminating zero (unix(7)). */
 export const MAX_SOCKET_PATH = 107;
 
+/** Permission bits of a socket, as a person writes them: octal, as chmod(1) takes them. */
+export const SOCKET_MODE_PATTERN = /^0?[0-7]{3}$/;
+
+/** Largest uid or gid; the next number means "leave it". */
+export const MAX_ID = 0xffff_fffe;
+
 /**
  * The MAC address of the guest behind port `name`, for whoever gives none: QEMU's prefix 52:54:00
  * and 24 bits of a hash, so that a port has the same address each time it is started.

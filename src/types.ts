@@ -4,6 +4,16 @@
 export type PortMode = 'server' | 'client';
 export type Forwarding = 'switch' | 'wire';
 
+/** Who may connect to a socket that a port listens on, beside root. */
+export interface SocketAccess {
+  /** Permission bits of the socket's file, 0-0o777; connecting takes write permission. Default: 0o600. */
+  mode?: number;
+  /** User by name or number. Default: the one that runs the switch. Only root may give files away. */
+  owner?: string | number;
+  /** Group by name or number; with one, `mode` is 0o660 by default. Only its members may name it. */
+  group?: string | number;
+}
+
 /** Frames and bits, a second or at once. What is left out is not limited. */
 export interface Limits {
   /** Frames as they would be on a wire: one to be segmented counts as its segments. 1 to 10^9. */
@@ -31,6 +41,8 @@ export interface VhostUserPortOptions extends Policing {
   path: string;
   /** `server` listens on `path` (default); `client` connects to it and keeps retrying. */
   mode?: PortMode;
+  /** Who may connect; in mode `server` only. Default: what umask leaves. */
+  socket?: SocketAccess;
   /** Queue pairs offered, 1-8. Default 8. */
   queues?: number;
   /**
@@ -78,6 +90,15 @@ export interface SwitchOptions {
 
 export type PortState = 'listening' | 'connecting' | 'connected' | 'up' | 'quarantined';
 
+/** The process at the other end of a port's socket, as it was when it connected (SO_PEERCRED). */
+export interface PeerInfo {
+  pid: number;
+  uid: number;
+  gid: number;
+  /** What it called itself then, where /proc tells. */
+  process?: string;
+}
+
 /** Frames and bytes count Ethernet frames without the virtio header and without FCS. */
 export interface PortInfo {
   name: string;
@@ -103,7 +124,7 @@ export interface PortInfo {
   paged: number;
   /** Whether none of the memory can shrink while it is mapped; absent while there is none. */
   sealed?: boolean;
-  peer?: { pid: number; uid: number; gid: number };
+  peer?: PeerInfo;
   /** What it may send, a second and at once; absent: not limited. */
   rate?: Limits;
   burst?: Limits;
@@ -203,6 +224,8 @@ export interface SwitchInfo {
 }
 
 export interface PortEvents {
+  /** A front end connected; `peer` says who. The same one again and again is told once. */
+  connected: PortInfo;
   'port-up': PortInfo;
   'port-down': PortInfo;
   quarantined: PortInfo;

@@ -1,7 +1,7 @@
 // What a switch in the foreground says: once at the start, then a line per event.
 
 import type { SwitchEvent } from '../control/events.ts';
-import type { PortInfo, SwitchInfo } from '../types.ts';
+import type { PeerInfo, PortInfo, SwitchInfo } from '../types.ts';
 import type { Output } from './cli.ts';
 import { paint, plain, tableLines } from './table.ts';
 import { clock } from './units.ts';
@@ -54,6 +54,8 @@ export function banner(
 export function eventLine(out: Output, { event, time, value }: SwitchEvent): string | undefined {
   const at = `${clock(time)}  `;
   switch (event) {
+    case 'connected':
+      return `${at}${value.name} connected: ${peerText(value.peer)}`;
     case 'port-up':
       return `${at}${value.name} ${paint(out, 'green', 'up')}: ${details(value)}`;
     case 'port-down':
@@ -65,6 +67,13 @@ export function eventLine(out: Output, { event, time, value }: SwitchEvent): str
     case 'notice':
       return `${at}${value.port ? `${value.port}: ` : ''}${plain(value.message)}`;
   }
+}
+
+/** `qemu-system-x86 (pid 4711, user 1000, group 107)`. */
+export function peerText(peer: PeerInfo | undefined): string {
+  if (peer === undefined) return 'by whom the system does not tell';
+  const { pid, uid, gid, process = 'a process' } = peer;
+  return `${plain(process)} (pid ${pid}, user ${uid}, group ${gid})`;
 }
 
 function details(port: PortInfo): string {

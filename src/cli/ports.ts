@@ -3,6 +3,7 @@
 
 import { suggestion } from '../config/nearest.ts';
 import type { Limits, PortInfo } from '../types.ts';
+import { peerText } from './banner.ts';
 import {
   type Cli,
   findWanted,
@@ -96,7 +97,7 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['may send', port.rate && limitsText(port.rate, '/s')],
     ['at once', port.burst && limitsText(port.burst, '')],
     ['sealed', sealedText(port.sealed)],
-    ['peer', peer && `pid ${peer.pid}, user ${peer.uid}, group ${peer.gid}`],
+    ['peer', peer && peerText(peer)],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];
   for (const [title, value] of facts) {

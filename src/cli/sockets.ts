@@ -4,8 +4,8 @@ import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckedPort, checkPorts } from '../config/check.ts';
 import { parseLimits } from '../config/quantity.ts';
-import { macFromName, nameFromPath } from '../limits.ts';
-import type { Forwarding, Limits, PortMode } from '../types.ts';
+import { macFromName, nameFromPath, SOCKET_MODE_PATTERN } from '../limits.ts';
+import type { Forwarding, Limits, PortMode, SocketAccess } from '../types.ts';
 import { type Cli, parseName, UsageError, wholeNumber } from './cli.ts';
 import { runSwitch } from './run.ts';
 
@@ -16,6 +16,8 @@ export interface SocketsOptions {
   ageing?: number;
   queues?: number;
   mtu?: number;
+  socketMode?: number;
+  socketOwner?: Pick<SocketAccess, 'owner' | 'group'>;
   rate?: Limits;
   burst?: Limits;
   requireSealed?: boolean;
@@ -48,6 +50,8 @@ export function socketOptions(command: Command): Command {
     .option('--rate <limits>', 'what a port may send a second: bits=1G,frames=100k', limits)
     .option('--burst <limits>', 'and at once after a pause (default: 0.1 s of the rate)', limits)
     .option('--require-sealed', 'refuse guest memory that could shrink while it is mapped')
+    .option('--socket-mode <bits>', 'permission bits of the sockets, octal', parseMode)
+    .option('--socket-owner <user:group>', 'whom the sockets belong to, as for chown', parseOwner)
     .addHelpText('after', SOCKET_HELP);
 }
 
@@ -59,12 +63,37 @@ function limits(text: string): Limits {
   }
 }
 
+/** `660`, `0660`. */
+function parseMode(text: string): number {
+  if (SOCKET_MODE_PATTERN.test(text)) return Number.parseInt(text, 8);
+  throw new InvalidArgumentError('Give octal permission bits such as 660.');
+}
+
+/** `alice`, `alice:kvm`, `:kvm`; each part a name or a number. */
+function parseOwner(text: string): Pick<SocketAccess, 'owner' | 'group'> {
+  const [, owner, group] = /^([^:]*)(?::([^:]+))?$/.exec(text) ?? [];
+  if (!owner && !group) throw new InvalidArgumentError('Give USER, USER:GROUP or :GROUP.');
+  return {
+    ...(owner ? { owner: nameOrNumber(owner) } : {}),
+    ...(group ? { group: nameOrNumber(group) } : {}),
+  };
+}
+
+function nameOrNumber(text: string): string | number {
+  return /^\d{1,9}$/.test(text) ? Number(text) : text;
+}
+
 /** A socket as typed: `PATH`, `client:PATH` or `server:PATH`, to an absolute path. */
 export function parseSocket(text: string): { path: string; mode: PortMode } {
   const [, mode = 'server', path = ''] = /^(?:(client|server):)?(.*)$/s.exec(text) ?? [];
   if (path === '')
     throw new UsageError(`'${text}' names no socket: give a path such as /tmp/a.sock`);
   return { path: resolve(path), mode: mode as PortMode };
+}
+
+/** `options` without those that were not given. */
+function present(options: Record<string, unknown>): Partial<CheckedPort> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 /**
@@ -74,28 +103,21 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 export function portsFrom(
   sockets: readonly string[],
   forwarding: Forwarding,
-  options: Pick<SocketsOptions, 'queues' | 'mtu' | 'rate' | 'burst' | 'requireSealed'> = {},
+  options: Omit<SocketsOptions, 'name' | 'control'> = {},
 ): CheckedPort[] {
   const names = new Set<string>();
+  const { socketMode, socketOwner } = options;
+  const limited = socketMode !== undefined || socketOwner !== undefined;
+  const { queues, mtu, rate, burst, requireSealed } = options;
+  const socket = limited ? present({ mode: socketMode, ...socketOwner }) : undefined;
+  const given = present({ queues, mtu, rate, burst, requireSealed, socket });
   const ports = sockets.map((socket): CheckedPort => {
     const { path, mode } = parseSocket(socket);
     const base = nameFromPath(path);
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    const { queues, mtu, rate, burst, requireSealed } = options;
-    return {
-      type: 'vhost-user',
-      name,
-      path,
-      mode,
-      mac: macFromName(name),
-      ...(queues === undefined ? {} : { queues }),
-      ...(mtu === undefined ? {} : { mtu }),
-      ...(rate === undefined ? {} : { rate }),
-      ...(burst === undefined ? {} : { burst }),
-      ...(requireSealed === undefined ? {} : { requireSealed }),
-    };
+    return { type: 'vhost-user', name, path, mode, mac: macFromName(name), ...given };
   });
   const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
   if (same !== undefined) {

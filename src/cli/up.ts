@@ -10,6 +10,7 @@ A file:
   forwarding: switch        # or wire
   ports:
     - path: /tmp/a.sock
+      socket: { mode: '0660', group: kvm }
     - path: /tmp/b.sock
       name: web
       mode: client

@@ -11,7 +11,7 @@ export type CheckedPort = VhostUserPortOptions & { name: string; mac: string };
 export interface Problem {
   /** Index of the port, or undefined when the list as a whole is wrong. */
   port?: number;
-  key: 'ports' | 'name' | 'path' | 'mac' | 'rate' | 'burst';
+  key: 'ports' | 'name' | 'path' | 'mac' | 'rate' | 'burst' | 'socket';
   /** One sentence without the place. */
   message: string;
 }
@@ -40,6 +40,15 @@ export function checkPorts(ports: readonly CheckedPort[], forwarding: Forwarding
     }
     if (port.path.includes('\0')) {
       problems.push({ port: index, key: 'path', message: 'a path cannot hold a zero byte' });
+    }
+    if (port.socket !== undefined && port.mode === 'client') {
+      problems.push({
+        port: index,
+        key: 'socket',
+        message:
+          `'${port.path}' is connected to, not listened on: ` +
+          'who may connect is for its server to say, so leave this out',
+      });
     }
     for (const key of ['name', 'path'] as const) {
       const first = seen[key].get(port[key]);

@@ -7,7 +7,7 @@ import { dirname, resolve } from 'node:path';
 import { type Document, isMap, isNode, isSeq, LineCounter, parseDocument } from 'yaml';
 import type { core } from 'zod';
 import { macFromName, nameFromPath } from '../limits.ts';
-import type { SwitchOptions } from '../types.ts';
+import type { SocketAccess, SwitchOptions } from '../types.ts';
 import { type CheckedPort, checkPorts } from './check.ts';
 import { ConfigError } from './error.ts';
 import { suggestion } from './nearest.ts';
@@ -83,16 +83,25 @@ function fill(config: Config, file: string): LoadedConfig {
     ports: ports.map(({ require_sealed, ...port }) => {
       const name = port.name ?? nameFromPath(port.path);
       const path = resolve(folder, port.path.replace(/^~(?=\/)/, homedir()));
+      const { socket, ...rest } = port;
       return {
-        ...port,
+        ...rest,
         ...(require_sealed === undefined ? {} : { requireSealed: require_sealed }),
         type: 'vhost-user',
         name,
         path,
         mac: port.mac ?? macFromName(name),
+        ...(socket === undefined ? {} : { socket: accessFrom(socket) }),
       };
     }),
   };
+}
+
+function accessFrom({
+  mode,
+  ...rest
+}: NonNullable<Config['ports'][number]['socket']>): SocketAccess {
+  return { ...rest, ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }) };
 }
 
 type Path = readonly PropertyKey[];
@@ -126,7 +135,7 @@ function explain(issue: core.$ZodIssue, document: Document, value: unknown): Exp
 /** The keys of the map at `path`: the file's, a port's, or those of a map in a port. */
 function knownKeys([list, , key]: readonly PropertyKey[]): string[] {
   if (list !== 'ports') return Object.keys(configSchema.shape);
-  const inner = key === undefined ? undefined : portSchema.shape[key as 'rate'];
+  const inner = key === undefined ? undefined : portSchema.shape[key as 'rate' | 'socket'];
   return Object.keys(inner === undefined ? portSchema.shape : inner.unwrap().shape);
 }
 

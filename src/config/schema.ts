@@ -4,7 +4,13 @@
 // Every field carries one sentence for the error and one for the editor's tooltip.
 
 import * as z from 'zod';
-import { MAC_PATTERN, MAX_SOCKET_PATH, NAME_PATTERN } from '../limits.ts';
+import {
+  MAC_PATTERN,
+  MAX_ID,
+  MAX_SOCKET_PATH,
+  NAME_PATTERN,
+  SOCKET_MODE_PATTERN,
+} from '../limits.ts';
 import { quantity } from './quantity.ts';
 
 function whole(min: number, max: number, unit: string) {
@@ -40,6 +46,27 @@ function limits(per: string) {
 
 const NAME = 'must be 1 to 32 letters, digits, dots, dashes or underscores';
 
+function userOrGroup(what: 'user' | 'group') {
+  const error = `must be a ${what}'s name or number`;
+  const name = z.string({ error }).min(1, { error });
+  return z.union([name, z.int({ error }).min(0, { error }).max(MAX_ID, { error })], { error });
+}
+
+const socketSchema = z
+  .strictObject(
+    {
+      mode: text(SOCKET_MODE_PATTERN, "must be octal permission bits in quotes, such as '0660'")
+        .optional()
+        .describe("Permission bits, octal. Default: '0600', with a group '0660'."),
+      owner: userOrGroup('user')
+        .optional()
+        .describe('The user the socket belongs to. Default: who runs the switch.'),
+      group: userOrGroup('group').optional().describe('The group the socket belongs to.'),
+    },
+    { error: "must be a map with 'mode', 'owner' or 'group'" },
+  )
+  .describe('Who may connect to the socket that the port listens on. Default: what umask leaves.');
+
 export const portSchema = z
   .strictObject(
     {
@@ -57,6 +84,7 @@ export const portSchema = z
       mode: oneOf(['server', 'client'])
         .optional()
         .describe('server listens on the path (default); client connects out and keeps retrying.'),
+      socket: socketSchema.optional(),
       queues: whole(1, 8, 'queue pairs').optional().describe('Queue pairs offered. Default: 8.'),
       mtu: whole(68, 65535, 'bytes')
         .optional()

@@ -8,6 +8,8 @@ import { ControlError, controlPath, folderFault, runtimeFolders, surroundings } 
 
 /** Milliseconds a switch has to answer: it is on this machine and answers from memory. */
 const TIMEOUT = 3000;
+/** Bytes of an answer: 256 ports of 16 rings take 2 MB. */
+const MAX_ANSWER = 64 << 20;
 
 /** What one can GET, and what comes back. */
 export interface Resources {
@@ -110,29 +112,33 @@ export async function findSwitch(
 
 function get<K extends keyof Resources>(path: string, resource: K): Promise<Resources[K]> {
   return new Promise((done, failed) => {
-    const asked = request(
-      { socketPath: path, path: resource, agent: false, timeout: TIMEOUT },
-      (response) => {
-        const parts: Buffer[] = [];
-        response.on('data', (part: Buffer) => parts.push(part));
-        response.on('error', failed);
-        response.on('end', () => {
-          const body = Buffer.concat(parts).toString('utf8');
-          try {
-            const value: unknown = JSON.parse(body);
-            if (response.statusCode === 200) {
-              done(value as Resources[K]);
-              return;
-            }
-            const error = (value as { error?: string }).error;
-            failed(new ControlError(error ?? `the switch answered ${response.statusCode}`));
-          } catch {
-            failed(new ControlError('what answers is not a vhop switch'));
+    const asked = request({ socketPath: path, path: resource, agent: false }, (response) => {
+      const parts: Buffer[] = [];
+      let bytes = 0;
+      response.on('data', (part: Buffer) => {
+        bytes += part.length;
+        if (bytes <= MAX_ANSWER) parts.push(part);
+        else asked.destroy(new ControlError('what answers is not a vhop switch'));
+      });
+      response.on('error', failed);
+      response.on('end', () => {
+        const body = Buffer.concat(parts).toString('utf8');
+        try {
+          const value: unknown = JSON.parse(body);
+          if (response.statusCode === 200) {
+            done(value as Resources[K]);
+            return;
           }
-        });
-      },
-    );
-    asked.on('timeout', () => asked.destroy(new ControlError('it does not answer')));
+          const error = (value as { error?: string }).error;
+          failed(new ControlError(error ?? `the switch answered ${response.statusCode}`));
+        } catch {
+          failed(new ControlError('what answers is not a vhop switch'));
+        }
+      });
+    });
+    // From the start to the end: an answer that trickles in is none either.
+    const late = setTimeout(() => asked.destroy(new ControlError('it does not answer')), TIMEOUT);
+    asked.on('close', () => clearTimeout(late));
     asked.on('error', failed);
     asked.end();
   });

@@ -4,6 +4,7 @@ import type { PortEvents } from '../types.ts';
 
 /** Every event there is; the type makes a forgotten one an error. */
 export const SWITCH_EVENTS = Object.keys({
+  connected: true,
   'port-up': true,
   'port-down': true,
   quarantined: true,

@@ -7,6 +7,7 @@
 
 import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { SwitchApi } from '../types.ts';
 import { probe } from './client.ts';
@@ -15,6 +16,14 @@ import { ControlError, makeRuntimeFolder, runtimeFolders } from './path.ts';
 
 /** A reader of /events that is this many bytes behind is cut off rather than remembered. */
 const EVENT_BACKLOG = 1 << 20;
+/** Readers of /events at a time; one more is told to wait. */
+const MAX_STREAMS = 16;
+/** Connections at a time, streams included; one more and the oldest that is no stream is closed. */
+const MAX_CONNECTIONS = 64;
+/** Milliseconds a client has for its request, and to begin the next. */
+const REQUEST_TIMEOUT = 2000;
+/** A request is one line and a handful of headers. */
+const MAX_HEADERS = 8192;
 
 export interface ControlServer {
   readonly path: string;
@@ -70,7 +79,17 @@ export async function serveControl(api: SwitchApi, path: string): Promise<Contro
       }
     });
   }
-  const server = createServer((request, response) => answer(api, streams, request, response));
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADERS,
+      headersTimeout: REQUEST_TIMEOUT,
+      requestTimeout: REQUEST_TIMEOUT,
+      keepAliveTimeout: REQUEST_TIMEOUT,
+      connectionsCheckingInterval: REQUEST_TIMEOUT / 4,
+    },
+    (request, response) => answer(api, streams, request, response),
+  );
+  limitConnections(server, streams);
   await listen(server, path);
 
   let open = true;
@@ -94,6 +113,23 @@ export async function serveControl(api: SwitchApi, path: string): Promise<Contro
         server.closeAllConnections();
       }),
   };
+}
+
+/** A client that asks is never kept out by those that only hold a connection. */
+function limitConnections(server: Server, streams: ReadonlySet<ServerResponse>): void {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.on('close', () => open.delete(socket));
+    if (open.size <= MAX_CONNECTIONS) return;
+    const busy = new Set([...streams].map((stream) => stream.socket));
+    for (const oldest of open) {
+      if (busy.has(oldest)) continue;
+      open.delete(oldest);
+      oldest.destroy();
+      return;
+    }
+  });
 }
 
 function listen(server: Server, path: string): Promise<void> {
@@ -128,10 +164,16 @@ function answer(
   const path = (request.url ?? '/').split('?')[0]!;
   if (request.method !== 'GET') {
     response.setHeader('allow', 'GET');
+    // Whatever body comes with it is not waited for.
+    response.shouldKeepAlive = false;
     reply(response, 405, { error: `${request.method} is not supported: use GET` });
     return;
   }
   if (path === '/events') {
+    if (streams.size >= MAX_STREAMS) {
+      reply(response, 503, { error: `${MAX_STREAMS} programs read /events already: end one` });
+      return;
+    }
     response.writeHead(200, { 'content-type': 'application/x-ndjson' });
     response.flushHeaders();
     streams.add(response);

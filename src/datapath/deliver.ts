@@ -50,7 +50,8 @@ function scatter(frame: u32, hdrLen: u32, buffers: u32): void {
  */
 export function deliver(port: u32, ring: u32, list: u32, n: u32): void {
   lock(ring);
-  if (load<u32>(ring, RING_STATE) == RING_RUNNING) fill(port, ring, list, n);
+  // Acquired, as for polling (poll.ts).
+  if (atomic.load<u32>(ring + RING_STATE) == RING_RUNNING) fill(port, ring, list, n);
   else countDrop(ring, DROP_RX_DOWN, n);
   unlock(ring);
 }

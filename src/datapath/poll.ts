@@ -54,7 +54,8 @@ function activeAt(i: u32): u32 {
 }
 
 function pollable(ring: u32): bool {
-  const state = load<u32>(ring, RING_STATE);
+  // Acquired: a ring that main starts in the middle of a round shows all of its set-up with it.
+  const state = atomic.load<u32>(ring + RING_STATE);
   return (
     (state == RING_RUNNING || state == RING_DISCARD) && load<u32>(ring, RING_WORKER) == workerId
   );

@@ -10,3 +10,4 @@ export { EventLoop, type Watcher } from './loop.ts';
 export * from './memory.ts';
 export * from './sched.ts';
 export * from './socket.ts';
+export * from './users.ts';

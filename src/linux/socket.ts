@@ -1,9 +1,17 @@
 // Unix stream sockets that pass file descriptors (SCM_RIGHTS), which Node's own `net` cannot.
 // Every socket and every fd received is CLOEXEC; every socket is non-blocking.
 
-import { chmodSync, fchmodSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  openSync,
+  unlinkSync,
+} from 'node:fs';
 import { MAX_SOCKET_PATH } from '../limits.ts';
-import { ERRNO } from './errors.ts';
+import { ERRNO, SystemError } from './errors.ts';
 import { close } from './eventfd.ts';
 import { checked, lastErrno, lastError, libc, permanentScratch } from './ffi.ts';
 
@@ -21,6 +29,7 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 const POLLHUP_OR_ERR = 0x10 | 0x08;
 const POLLRDHUP = 0x2000;
 const BACKLOG = 16;
+const O_PATH = 0o10000000;
 
 /** Most fds one message may carry (SCM_MAX_FD). */
 export const MAX_MESSAGE_FDS = 253;
@@ -29,6 +38,7 @@ const cSocket = libc.func('int socket(int domain, int type, int protocol)');
 const cSocketpair = libc.func('int socketpair(int domain, int type, int protocol, uintptr_t fds)');
 const cBind = libc.func('int bind(int fd, uintptr_t address, unsigned int length)');
 const cConnect = libc.func('int connect(int fd, uintptr_t address, unsigned int length)');
+const cChown = libc.func('int chown(const char *path, unsigned int uid, unsigned int gid)');
 const cListen = libc.func('int listen(int fd, int backlog)');
 const cAccept = libc.func('int accept4(int fd, uintptr_t address, uintptr_t length, int flags)');
 const cGetsockopt = libc.func(
@@ -90,26 +100,53 @@ function openSocket(): number {
   return checked(cSocket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket');
 }
 
+/** Who may connect to a socket file: permission bits, and ids of its owner and group. */
+export interface FileAccess {
+  mode?: number;
+  uid?: number;
+  gid?: number;
+}
+
 /**
- * Creates the socket file at `path` (mode: its permission bits; else what umask leaves) and listens.
- * The caller owns the fd and the file. Throws SystemError (EADDRINUSE, ENOENT, EACCES), or
+ * Creates the socket file at `path` and listens. With any of `access` the file is nobody's to connect
+ * to until it is as asked (mode: 0o600 by default, with a gid 0o660); without, umask decides. The caller
+ * owns the fd and the file. Throws SystemError (EADDRINUSE, ENOENT, EACCES; of chown: EPERM), or
  * RangeError for a path of more than 107 bytes.
  */
-export function listenUnix(path: string, options: { mode?: number } = {}): number {
+export function listenUnix(path: string, access: FileAccess = {}): number {
+  const { uid, gid, mode = gid === undefined ? 0o600 : 0o660 } = access;
+  const asked = Object.values(access).some((value) => value !== undefined);
   const length = fillAddress(path);
   const fd = openSocket();
+  let bound = false;
   try {
-    // The mode before bind() keeps others out from the start; chmod afterwards only widens it, as
-    // the umask applies to the first.
-    if (options.mode !== undefined) fchmodSync(fd, options.mode);
+    // bind() gives the file the socket's own mode, less umask.
+    if (asked) fchmodSync(fd, 0);
     checked(cBind(fd, scratch.address, length), 'bind', path);
-    if (options.mode !== undefined) chmodSync(path, options.mode);
+    bound = true;
+    if (asked) setAccess(path, mode, uid, gid);
     checked(cListen(fd, BACKLOG), 'listen', path);
   } catch (error) {
     close(fd);
+    if (bound) unlinkSync(path);
     throw error;
   }
   return fd;
+}
+
+/** By descriptor: whoever may write to the directory could put something else at the path meanwhile. */
+function setAccess(path: string, mode: number, uid = -1, gid = -1): void {
+  const file = openSync(path, O_PATH | constants.O_NOFOLLOW);
+  const at = `/proc/self/fd/${file}`;
+  try {
+    if (!fstatSync(file).isSocket()) throw new SystemError('open', ERRNO.ENOTSOCK, path);
+    // The owner last: of somebody else's file only root may change the rest.
+    if (gid !== -1) checked(cChown(at, -1, gid), 'chown', path);
+    chmodSync(at, mode);
+    if (uid !== -1) checked(cChown(at, uid, -1), 'chown', path);
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** Accepts one connection; -1 if none is waiting. The caller owns it. Throws SystemError. */

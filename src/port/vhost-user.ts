@@ -20,14 +20,14 @@ export class VhostUserPort implements Port {
     index: number,
     device: NetDevice,
     loop: EventLoop,
-    onNotice: (message: string) => void,
+    tell: { onNotice: (message: string) => void; onConnected: () => void },
   ) {
     this.name = options.name;
     this.index = index;
     this.device = device;
     this.#options = options;
-    const { path, mode = 'server' } = options;
-    this.#endpoint = new Endpoint({ path, mode, loop, backend: device, onNotice });
+    const { path, mode = 'server', socket: access } = options;
+    this.#endpoint = new Endpoint({ path, mode, access, loop, backend: device, ...tell });
   }
 
   /** Listens, or starts to connect. Throws when the socket path cannot be had. */

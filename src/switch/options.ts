@@ -1,8 +1,8 @@
 // Checks of what a caller asks for, in the words of the caller.
 
 import { MAX_PAIRS } from '../abi/layout.ts';
-import { MAC_PATTERN, NAME_PATTERN, nameFromPath } from '../limits.ts';
-import type { PortOptions } from '../types.ts';
+import { MAC_PATTERN, MAX_ID, NAME_PATTERN, nameFromPath } from '../limits.ts';
+import type { PortOptions, VhostUserPortOptions } from '../types.ts';
 import { checkPolicing } from './policing.ts';
 
 /** The port's name: given, or what its socket's path stands for. */
@@ -37,5 +37,26 @@ export function checkPortOptions(options: PortOptions): void {
   }
   if (mac !== undefined && !MAC_PATTERN.test(mac)) {
     refuse(`mac '${mac}' must be six hex bytes like 02:00:00:00:00:01, not a group address`);
+  }
+  if (options.type === 'vhost-user') checkSocket(options, refuse);
+}
+
+function checkSocket(
+  { socket, mode }: VhostUserPortOptions,
+  refuse: (what: string) => never,
+): void {
+  if (socket === undefined) return;
+  if (mode === 'client') {
+    refuse('socket: a client has no socket of its own; who may connect is for its server to say');
+  }
+  const { mode: bits } = socket;
+  if (bits !== undefined && !(Number.isInteger(bits) && bits >= 0 && bits <= 0o777)) {
+    refuse(`socket.mode is ${bits}; it must be permission bits, 0 to 0o777`);
+  }
+  for (const key of ['owner', 'group'] as const) {
+    const id = socket[key];
+    const right =
+      typeof id === 'number' ? Number.isInteger(id) && id >= 0 && id <= MAX_ID : id !== '';
+    if (!right) refuse(`socket.${key} is '${id}'; it must be a name, or a number to ${MAX_ID}`);
   }
 }

@@ -158,8 +158,10 @@ export class Switch implements SwitchApi {
         datapath: this.#datapath,
       });
     }
-    const notice = (text: string) => this.#notice(options.name, text);
-    const port = new VhostUserPort(options, index, device, this.#loop, notice);
+    const port: VhostUserPort = new VhostUserPort(options, index, device, this.#loop, {
+      onNotice: (text) => this.#notice(options.name, text),
+      onConnected: () => this.#events.emit('connected', port.info()),
+    });
     port.open();
     return port;
   }

@@ -7,6 +7,8 @@
 // Descriptor ownership: a method that takes an fd owns it from the call on, also when it throws.
 // Refusals are thrown as `Refusal`; the session answers nonzero (NEED_REPLY) or closes the socket.
 
+import type { PeerInfo } from '../types.ts';
+
 /** A request that cannot be honoured; the message is one sentence for the user. */
 export class Refusal extends Error {
   override name = 'Refusal';
@@ -44,7 +46,7 @@ export interface Backend {
   readonly maxMemSlots: number;
 
   /** The front end connected; whatever an earlier connection set up is gone. */
-  connected(peer: { pid: number; uid: number; gid: number } | undefined): void;
+  connected(peer: PeerInfo | undefined): void;
   /** The connection ended; stop all rings, unmap memory, close every fd. `reason` is for people. */
   disconnected(reason: string): void;
 

@@ -3,6 +3,7 @@
 // Reads never go past the message they are for (12 bytes of header, then its payload), so the
 // descriptors that a read returns belong to that message, however the peer cut its bytes.
 // Memory is bounded: while replies wait for a peer that does not read them, nothing is received.
+// So is time: a turn ends after TURN, and a peer that has used up its budget is not read for a while.
 
 import { HEADER_SIZE, MAX_FDS } from '../abi/vhost-user.ts';
 import {
@@ -14,10 +15,12 @@ import {
   recvWithFds,
   sendWithFds,
 } from '../linux/index.ts';
+import { Budget } from './budget.ts';
 import { decodeHeader, type Header, type Message } from './message.ts';
 
-/** Messages handled before other sources of the loop have their turn. */
+/** Messages handled before other sources of the loop have their turn, and what is charged for. */
 const MESSAGES_PER_TURN = 64;
+const TURN = 1000;
 
 export interface ConnectionHandlers {
   /** The handler owns the message's fds from here on. It must not throw. */
@@ -35,7 +38,9 @@ export class Connection {
   readonly #fd: number;
   readonly #loop: EventLoop;
   readonly #handlers: ConnectionHandlers;
+  readonly #budget: Budget;
   #unwatch: () => void;
+  #pause: NodeJS.Timeout | undefined;
   #open = true;
 
   // The message being received: its header's bytes, then its payload.
@@ -47,13 +52,22 @@ export class Connection {
 
   readonly #output: Output[] = [];
 
-  /** Owns `fd`, a connected non-blocking stream socket, from here on. */
-  constructor(fd: number, loop: EventLoop, handlers: ConnectionHandlers) {
+  /**
+   * Owns `fd`, a connected non-blocking stream socket, from here on. `budget` is charged for what is
+   * received; by default nothing is held back.
+   */
+  constructor(
+    fd: number,
+    loop: EventLoop,
+    handlers: ConnectionHandlers,
+    budget = new Budget({ burst: Number.POSITIVE_INFINITY }),
+  ) {
     this.#fd = fd;
     this.#loop = loop;
     this.#handlers = handlers;
+    this.#budget = budget;
     try {
-      this.#unwatch = this.#watch(EPOLLIN);
+      this.#unwatch = this.#watch();
     } catch (error) {
       close(fd);
       throw error;
@@ -64,7 +78,9 @@ export class Connection {
     return this.#open;
   }
 
-  #watch(events: number): () => void {
+  /** For what is next: the peer's bytes, or room for ours. */
+  #watch(): () => void {
+    const events = this.#output.length > 0 ? EPOLLOUT : EPOLLIN;
     return this.#loop.watch(this.#fd, events, () => this.#ready());
   }
 
@@ -77,7 +93,7 @@ export class Connection {
       // The descriptors went with the first byte, or wait as duplicates of our own.
       if (sent === 'again') this.#output.push({ bytes, fds: fds.map(dup) });
       else this.#output.push({ bytes: bytes.subarray(sent), fds: [] });
-      if (this.#output.length === 1) this.#rewatch(EPOLLOUT);
+      if (this.#output.length === 1) this.#rewatch();
     } catch (error) {
       this.#fail(error);
     }
@@ -88,15 +104,31 @@ export class Connection {
     if (!this.#open) return;
     this.#open = false;
     this.#unwatch();
+    clearTimeout(this.#pause);
     close(this.#fd);
     for (const fd of this.#fds.splice(0)) close(fd);
     for (const { fds } of this.#output.splice(0)) for (const fd of fds) close(fd);
     this.#handlers.onClosed(reason, fault);
   }
 
-  #rewatch(events: number): void {
+  #rewatch(): void {
+    if (this.#pause !== undefined) return;
     this.#unwatch();
-    this.#unwatch = this.#watch(events);
+    try {
+      this.#unwatch = this.#watch();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Looks away from the peer for a while; what it sends waits in the socket. */
+  #rest(): void {
+    this.#unwatch();
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      if (this.#budget.exhausted) this.#rest();
+      else this.#rewatch();
+    }, Budget.PAUSE);
   }
 
   #fail(error: unknown): void {
@@ -106,9 +138,12 @@ export class Connection {
   #ready(): void {
     try {
       if (this.#output.length > 0 && !this.#flush()) return;
-      for (let turn = 0; turn < MESSAGES_PER_TURN; turn++) {
-        if (!this.#receive() || !this.#open || this.#output.length > 0) return;
+      const end = this.#budget.used + TURN;
+      for (let turn = 0; turn < MESSAGES_PER_TURN && this.#budget.used < end; turn++) {
+        const more = this.#budget.charge(() => this.#receive());
+        if (!more || !this.#open || this.#output.length > 0) break;
       }
+      if (this.#open && this.#budget.exhausted) this.#rest();
     } catch (error) {
       this.#fail(error);
     }
@@ -123,7 +158,7 @@ export class Connection {
       next.bytes = next.bytes.subarray(sent);
       if (next.bytes.length === 0) this.#output.shift();
     }
-    this.#rewatch(EPOLLIN);
+    this.#rewatch();
     return true;
   }
 

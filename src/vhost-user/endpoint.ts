@@ -12,12 +12,14 @@ import {
   peerCredentials,
   SystemError,
 } from '../linux/index.ts';
+import type { PeerInfo, SocketAccess } from '../types.ts';
 import type { Backend } from './backend.ts';
+import { Budget } from './budget.ts';
 import { Notices } from './notices.ts';
-import { type Peer, Session } from './session.ts';
+import { Session } from './session.ts';
 import { closeSocketFile, openSocketFile, type SocketFile } from './socket-path.ts';
 
-/** Between attempts to connect, and before listening again when out of descriptors. */
+/** Between attempts to connect, and before accepting again what could not be, milliseconds. */
 const RETRY_MS = 50;
 
 export interface EndpointOptions {
@@ -29,13 +31,20 @@ export interface EndpointOptions {
   backend: Backend;
   /** One sentence for people; each distinct one once per spell of trouble (notices.ts). */
   onNotice: (message: string) => void;
-  /** Permission bits of the socket file; else what umask leaves. */
-  socketMode?: number;
+  /** Who may connect to a server; else whoever umask lets. */
+  access?: SocketAccess;
+  /** A front end is there: `peer` has just been set. As `onNotice`, not for each of a flood. */
+  onConnected?: () => void;
+  /** What all front ends of this port may take of the main thread together. */
+  budget?: Budget;
 }
 
 export class Endpoint {
   readonly #options: EndpointOptions;
   readonly #notices: Notices;
+  /** Apart: who comes and goes must not use up what is left to say about trouble. */
+  readonly #arrivals: Notices;
+  readonly #budget: Budget;
   #open = false;
   #session: Session | undefined;
   #file: SocketFile | undefined;
@@ -45,10 +54,12 @@ export class Endpoint {
   constructor(options: EndpointOptions) {
     this.#options = options;
     this.#notices = new Notices(options.onNotice);
+    this.#arrivals = new Notices(options.onNotice);
+    this.#budget = options.budget ?? new Budget();
   }
 
   /** The front end connected now. */
-  get peer(): Peer | undefined {
+  get peer(): PeerInfo | undefined {
     return this.#session?.peer;
   }
 
@@ -62,9 +73,9 @@ export class Endpoint {
    */
   open(): void {
     if (this.#open) return;
-    const { mode, path, socketMode } = this.#options;
+    const { mode, path, access } = this.#options;
     if (mode === 'server') {
-      this.#file = openSocketFile(path, socketMode);
+      this.#file = openSocketFile(path, access);
       try {
         this.#listen();
       } catch (error) {
@@ -112,6 +123,10 @@ export class Endpoint {
   }
 
   #relisten(): void {
+    if (this.#budget.exhausted) {
+      this.#later(() => this.#relisten());
+      return;
+    }
     try {
       this.#listen();
     } catch (error) {
@@ -123,15 +138,23 @@ export class Endpoint {
   #accept(): void {
     try {
       // Bounded by the caller's turn: whoever still waits makes the fd ready again.
-      const fd = acceptUnix(this.#file!.fd);
-      if (fd >= 0) this.#admit(fd);
+      this.#budget.charge(() => {
+        const fd = acceptUnix(this.#file!.fd);
+        if (fd >= 0) this.#admit(fd);
+      });
+      if (this.#budget.exhausted) this.#lookAway();
     } catch (error) {
       // Out of descriptors: the connection stays in the queue, and the fd stays ready.
       this.#notices.say(`cannot accept on ${this.#options.path}: ${text(error)}`);
-      this.#unwatch?.();
-      this.#unwatch = undefined;
-      this.#later(() => this.#relisten());
+      this.#lookAway();
     }
+  }
+
+  /** Accepts nobody for a while. */
+  #lookAway(): void {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#later(() => this.#relisten());
   }
 
   #admit(fd: number): void {
@@ -165,6 +188,7 @@ export class Endpoint {
       fd,
       loop: this.#options.loop,
       backend: this.#options.backend,
+      budget: this.#budget,
       onNotice: (message) => this.#notices.say(message),
       onClosed: (reason, fault) => {
         ended = true;
@@ -172,13 +196,19 @@ export class Endpoint {
       },
     });
     // The back end may have refused the front end at once.
-    if (!ended) this.#session = session;
+    if (ended) return;
+    this.#session = session;
+    const { onConnected } = this.#options;
+    if (onConnected) this.#arrivals.say(JSON.stringify(session.peer), onConnected);
   }
 
   #ended(reason: string, fault: boolean): void {
     // A session that did some work ends the spell of trouble before it; one that only ever fails
     // would say the same for each attempt.
-    if (this.#session !== undefined && this.#session.requests > 0) this.#notices.forget();
+    if (this.#session !== undefined && this.#session.requests > 0) {
+      this.#notices.forget();
+      this.#arrivals.forget();
+    }
     this.#session = undefined;
     if (fault) this.#notices.say(reason);
     if (this.#open && this.#options.mode === 'client') this.#later(() => this.#connect());

@@ -21,8 +21,8 @@ export class Notices {
     this.#now = now;
   }
 
-  /** Passes a sentence on, unless it was said before or too many were. */
-  say(message: string): void {
+  /** Passes a sentence on (or calls `tell` in its place), unless it was said before or too many were. */
+  say(message: string, tell: (message: string) => void = this.#emit): void {
     if (this.#said.has(message)) return;
     const now = this.#now();
     if (now - this.#windowStart >= WINDOW_MS) {
@@ -38,7 +38,7 @@ export class Notices {
     this.#said.add(message);
     if (this.#suppressed > 0) this.#emit(`${this.#suppressed} more notices were not shown`);
     this.#suppressed = 0;
-    this.#emit(message);
+    tell(message);
   }
 
   /** The spell of trouble is over: what was said may be said again. */

@@ -8,25 +8,30 @@
 // - A request that fails and cannot be told so ends the connection.
 
 import * as vu from '../abi/vhost-user.ts';
-import { close, type EventLoop, hungUp, peerCredentials, SystemError } from '../linux/index.ts';
+import {
+  close,
+  type EventLoop,
+  hungUp,
+  peerCredentials,
+  processName,
+  SystemError,
+} from '../linux/index.ts';
+import type { PeerInfo } from '../types.ts';
 import { type Backend, Refusal } from './backend.ts';
+import type { Budget } from './budget.ts';
 import { Connection } from './connection.ts';
 import { HANDLERS, type Negotiation } from './handlers.ts';
 import { decodePayload, encodeMessage, type Message, type RequestId, ruleOf } from './message.ts';
 import { protocolFeatureNames, requestName } from './names.ts';
 import type { PayloadKind, Payloads } from './payload.ts';
 
-export interface Peer {
-  pid: number;
-  uid: number;
-  gid: number;
-}
-
 export interface SessionOptions {
   /** A connected non-blocking Unix socket; the session owns it. */
   fd: number;
   loop: EventLoop;
   backend: Backend;
+  /** Charged for what the front end asks; without one nothing is held back. */
+  budget?: Budget;
   /** A request that was refused but did not end the connection, in one sentence. */
   onNotice: (message: string) => void;
   /** Called once, after the back end's disconnected(). `fault`: not a plain hang-up. */
@@ -37,7 +42,7 @@ type AnyHandler = (session: Negotiation, value: unknown, message: Message) => un
 
 export class Session {
   /** The process at the other end; undefined where the system does not tell. */
-  readonly peer: Peer | undefined;
+  readonly peer: PeerInfo | undefined;
   readonly #options: SessionOptions;
   readonly #connection: Connection;
   readonly #negotiation: Negotiation;
@@ -47,10 +52,11 @@ export class Session {
     this.#options = options;
     this.#negotiation = { backend: options.backend, protocolFeatures: 0n };
     this.peer = peerOf(options.fd);
-    this.#connection = new Connection(options.fd, options.loop, {
-      onMessage: (message) => this.#receive(message),
-      onClosed: (reason, fault) => this.#closed(reason, fault),
-    });
+    const handlers = {
+      onMessage: (message: Message) => this.#receive(message),
+      onClosed: (reason: string, fault: boolean) => this.#closed(reason, fault),
+    };
+    this.#connection = new Connection(options.fd, options.loop, handlers, options.budget);
     try {
       options.backend.connected(this.peer);
     } catch (error) {
@@ -152,9 +158,11 @@ export class Session {
   }
 }
 
-function peerOf(fd: number): Peer | undefined {
+function peerOf(fd: number): PeerInfo | undefined {
   try {
-    return peerCredentials(fd);
+    const peer = peerCredentials(fd);
+    const process = processName(peer.pid);
+    return process === undefined ? peer : { ...peer, process };
   } catch {
     return undefined;
   }

@@ -7,10 +7,14 @@ import {
   close,
   connectUnix,
   ERRNO,
+  type FileAccess,
+  groupId,
   listenUnix,
   peerCredentials,
   SystemError,
+  userId,
 } from '../linux/index.ts';
+import type { SocketAccess } from '../types.ts';
 
 /** A path that cannot be listened on; the message says why and what to do, in one sentence. */
 export class PathError extends Error {
@@ -26,14 +30,17 @@ export interface SocketFile {
 }
 
 /**
- * Listens on `path`, taking over a stale socket file (one that nobody listens on). `mode`: its
- * permission bits. Throws PathError, or RangeError for a path of more than 107 bytes.
+ * Listens on `path`, taking over a stale socket file (one that nobody listens on). Throws PathError, or
+ * RangeError for a path of more than 107 bytes.
  */
-export function openSocketFile(path: string, mode?: number): SocketFile {
-  let fd = tryListen(path, mode);
+export function openSocketFile(path: string, access: SocketAccess = {}): SocketFile {
+  const { mode, owner, group } = access;
+  const ids = { mode, uid: idOf('user', owner, userId), gid: idOf('group', group, groupId) };
+  const listen = () => tryListen(path, ids, access);
+  let fd = listen();
   if (fd === 'taken') {
     removeStale(path);
-    fd = tryListen(path, mode);
+    fd = listen();
   }
   if (fd === 'taken') throw new PathError(`${path} is in use by another process`);
   const { dev, ino } = lstatSync(path);
@@ -47,14 +54,34 @@ export function closeSocketFile({ fd, path, device, inode }: SocketFile): void {
   if (now?.dev === device && now.ino === inode) unlink(path);
 }
 
-function tryListen(path: string, mode: number | undefined): number | 'taken' {
+function idOf(
+  kind: 'user' | 'group',
+  wanted: string | number | undefined,
+  find: (name: string) => number | undefined,
+): number | undefined {
+  if (typeof wanted !== 'string') return wanted;
+  const id = find(wanted);
+  if (id !== undefined) return id;
+  throw new PathError(`there is no ${kind} '${wanted}' on this machine; create it or give another`);
+}
+
+function tryListen(path: string, ids: FileAccess, access: SocketAccess): number | 'taken' {
   try {
-    return listenUnix(path, { mode });
+    return listenUnix(path, ids);
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     if (error.errno === ERRNO.EADDRINUSE) return 'taken';
-    throw new PathError(`cannot listen on ${path}: ${cure(error, dirname(path))}`);
+    const why = error.syscall === 'chown' ? gift(access) : cure(error, dirname(path));
+    throw new PathError(`cannot listen on ${path}: ${why}`);
   }
+}
+
+function gift({ owner, group }: SocketAccess): string {
+  const whom = [
+    ...(owner === undefined ? [] : [`user ${owner} (only root may)`]),
+    ...(group === undefined ? [] : [`group ${group} (only its members may, and root)`]),
+  ];
+  return `this user may not give it to ${whom.join(' and ')}; run as one who may, or leave that out`;
 }
 
 function cure(error: SystemError, directory: string): string {

@@ -19,6 +19,7 @@ import { close, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
+import type { PeerInfo } from '../types.ts';
 import {
   type Backend,
   type MemoryRegion,
@@ -43,7 +44,7 @@ export interface DeviceHost {
 export interface DeviceEvents {
   /** At least one ring pair carries traffic, or none does any more. */
   changed(): void;
-  connected(peer: { pid: number; uid: number; gid: number } | undefined): void;
+  connected(peer: PeerInfo | undefined): void;
   disconnected(reason: string): void;
   features(features: bigint): void;
   rarp(mac: Uint8Array): void;
@@ -132,7 +133,7 @@ export class NetDevice implements Backend {
 
   // --- connection --------------------------------------------------------------------------------
 
-  connected(peer: { pid: number; uid: number; gid: number } | undefined): void {
+  connected(peer: PeerInfo | undefined): void {
     this.fault = undefined;
     this.#events.connected(peer);
   }
@@ -246,7 +247,13 @@ export class NetDevice implements Backend {
   setMemTable(regions: MemoryRegionFd[]): void {
     this.#changeMemory(regions, () => {
       this.regions.clear();
-      for (const region of regions) this.regions.add(region, region.fd);
+      try {
+        for (const region of regions) this.regions.add(region, region.fd);
+      } catch (error) {
+        // No half of a table: a ring would run on memory that its front end was refused.
+        this.regions.clear();
+        throw error;
+      }
     });
   }
 

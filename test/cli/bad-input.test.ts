@@ -35,6 +35,14 @@ describe('bad input', () => {
     [['switch', '/x/a', 'client:/x/a'], 2, /the socket '\/x\/a' is given twice/],
     [['switch', 'client:', '/x/a'], 2, /'client:' names no socket: give a path/],
     [['switch', LONG, 'b'], 2, /is 130 bytes, a Unix socket's path has at most 107: use a shorter/],
+    [['switch', 'a', '--socket-mode', '888'], 2, /Give octal permission bits such as 660\.$/],
+    [['switch', 'a', '--socket-mode', '4755'], 2, /Give octal permission bits such as 660\.$/],
+    [['switch', 'a', '--socket-owner', ':'], 2, /Give USER, USER:GROUP or :GROUP\.$/],
+    [
+      ['wire', 'a', 'client:/x/b', '--socket-mode', '660'],
+      2,
+      /'\/x\/b' is connected to, not listened on: who may connect is for its server to say/,
+    ],
     [['up', '/nowhere.yaml'], 2, 'vhop: /nowhere.yaml: no such file: give the path of a YAML file'],
     [['stats'], 1, 'vhop: no switch runs: start one with: vhop switch a.sock b.sock'],
     [

@@ -1,11 +1,13 @@
 // A switch in the foreground, and other terminals asking it: processes, with a fake datapath.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { processName } from '../../src/linux/index.ts';
 import { run } from './fixtures/run.ts';
-import { fakeVhop, type Started } from './fixtures/spawn.ts';
+import { fakeVhop, Started, VHOP } from './fixtures/spawn.ts';
 
 let folder: string;
 let started: Started[] = [];
@@ -127,6 +129,30 @@ describe('a running switch', () => {
       [socket('a.sock'), socket('b.sock')],
     );
     assert.deepEqual([up.event, up.value.name], ['port-up', 'a']);
+  });
+
+  it('makes its sockets for those who may connect, and tells who did', async () => {
+    const [pid, uid, gid] = [process.pid, process.getuid!(), process.getgid!()];
+    const path = socket('limited.sock');
+    const args = ['switch', path, '--socket-mode', '640', '--socket-owner', `:${gid}`];
+    const outputs: string[] = [];
+    for (const format of [[], ['--json']]) {
+      const vhop = new Started(VHOP, [...args, ...format], { XDG_RUNTIME_DIR: folder });
+      started.push(vhop);
+      await vhop.prints(/limited.sock/);
+      assert.equal(statSync(path).mode & 0o777, 0o640);
+      const guest = connect(path);
+      await vhop.prints(/connected.*\n/);
+      guest.destroy();
+      vhop.child.kill('SIGTERM');
+      outputs.push((await vhop.ended).out);
+    }
+    const name = processName(pid);
+    const who = `${name} (pid ${pid}, user ${uid}, group ${gid})`;
+    assert.ok(outputs[0]!.includes(`  limited connected: ${who}\n`), outputs[0]!);
+    const { event, value } = JSON.parse(outputs[1]!.trimEnd().split('\n').at(-1) ?? '');
+    assert.deepEqual([event, value.name], ['connected', 'limited']);
+    assert.deepEqual(value.peer, { pid, uid, gid, process: name });
   });
 
   it('ends at once on a second Ctrl-C, and still leaves no socket', async () => {

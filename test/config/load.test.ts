@@ -45,11 +45,54 @@ describe('a configuration file', () => {
     ]);
   });
 
+  it('says who may connect to a socket, its mode in octal', () => {
+    const socket = (text: string) =>
+      parseConfig(`ports:\n  - path: a\n    socket: ${text}\n`, '/x.yaml').ports[0]!.socket;
+    assert.deepEqual(socket("{ mode: '0660', owner: alice, group: 107 }"), {
+      mode: 0o660,
+      owner: 'alice',
+      group: 107,
+    });
+    assert.deepEqual(socket("{ mode: '600' }"), { mode: 0o600 });
+    assert.deepEqual(socket('{ group: kvm }'), { group: 'kvm' });
+    assert.deepEqual(socket('{}'), {});
+  });
+
   const WRONG: [name: string, source: string, message: string | RegExp][] = [
     [
       'a misspelt key of a port',
       `${TWO}    mtuu: 9000\n`,
       "lab.yaml:4:5: ports[1].mtuu: unknown key: did you mean 'mtu'?",
+    ],
+    [
+      'a mode that YAML reads as a decimal number',
+      `${TWO}    socket: { mode: 0660 }\n`,
+      "lab.yaml:4:15: ports[1].socket.mode: must be octal permission bits in quotes, such as '0660', not the number 660",
+    ],
+    [
+      'a mode of more than permission bits',
+      `${TWO}    socket: { mode: '4755' }\n`,
+      /^lab.yaml:4:15: ports\[1\].socket.mode: must be octal permission bits .*, not '4755'$/,
+    ],
+    [
+      'an owner that is none',
+      `${TWO}    socket:\n      owner: -1\n`,
+      "lab.yaml:5:7: ports[1].socket.owner: must be a user's name or number, not the number -1",
+    ],
+    [
+      'a group that is none',
+      `${TWO}    socket: { group: [kvm] }\n`,
+      "lab.yaml:4:15: ports[1].socket.group: must be a group's name or number, not a list",
+    ],
+    [
+      'a misspelt key of a socket',
+      `${TWO}    socket: { onwer: alice }\n`,
+      "lab.yaml:4:15: ports[1].socket.onwer: unknown key: did you mean 'owner'?",
+    ],
+    [
+      'who may connect to a socket of somebody else',
+      `${TWO}    mode: client\n    socket: { mode: '0660' }\n`,
+      "lab.yaml:5:5: ports[1].socket: '/tmp/b.sock' is connected to, not listened on: who may connect is for its server to say, so leave this out",
     ],
     [
       'an unknown key',

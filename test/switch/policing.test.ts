@@ -97,10 +97,14 @@ describe('a call eventfd that is full and blocking', { timeout: 30_000 }, () => 
     const thread = new TrafficThread(lab.control, guests);
     try {
       const sent = () => guests.map((guest) => guest.counts().sent);
-      await sleep(300);
-      const some = sent();
-      await sleep(300);
-      for (const [i, n] of sent().entries()) assert.ok(n > some[i]! && some[i]! > 0);
+      // A worker that is held up sends no more than it had begun.
+      for (let target = 10_000; target <= 50_000; target += 10_000) {
+        const end = performance.now() + 10_000;
+        while (sent().some((n) => n < target)) {
+          assert.ok(performance.now() < end, `${sent()} of ${target} sent`);
+          await sleep(20);
+        }
+      }
     } finally {
       await thread.stop();
       await lab.close();

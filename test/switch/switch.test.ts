@@ -101,6 +101,19 @@ describe('ports', () => {
     });
   }
 
+  for (const [what, options] of [
+    ['a client', { mode: 'client', socket: { mode: 0o600 } }],
+    ['mode 0o1000', { socket: { mode: 0o1000 } }],
+    ['mode -1', { socket: { mode: -1 } }],
+    ['an empty owner', { socket: { owner: '' } }],
+    ['group 2^32-1', { socket: { group: 0xffff_ffff } }],
+  ] as const) {
+    it(`with a socket of ${what} are refused`, async () => {
+      const port = { type: 'vhost-user', path: path('s'), ...options } as const;
+      await assert.rejects(lab.addPort(port), { name: 'RangeError', message: /: socket/ });
+    });
+  }
+
   it('with packed rings may have any ring size from 2 to 32768', async () => {
     const features = bit(F_VERSION_1) | bit(F_RING_PACKED);
     for (const ringSize of [2, 3, 1000, 32768]) {

@@ -238,29 +238,6 @@ test('descriptors that must wait are duplicates, delivered or closed', async () 
   }
 });
 
-test('hostile: surplus descriptors on every request, 2000 times, leave none open', async () => {
-  const event = eventfd();
-  await withSession(async ({ front, backend, session }) => {
-    await front.negotiate();
-    const flat = openFds();
-    // Those with a reply of their own end the connection when wrong; see session.test.ts.
-    const requests = Array.from({ length: 45 }, (_, i) => i + 1).filter(
-      (request) => ![1, 11, 15, 17, 36, 40].includes(request),
-    );
-    for (let round = 0; round < 2000; round++) {
-      const request = requests[round % requests.length]!;
-      const bytes = encodeMessage(request, vu.VERSION | vu.FLAG_NEED_REPLY, 'none', null);
-      front.raw(bytes, Array(1 + (round % 32)).fill(event));
-      assert.notEqual(await front.expectU64(request), 0n);
-      if (round % 100 === 0) assert.equal(openFds(), flat);
-    }
-    assert.equal(openFds(), flat);
-    assert.equal(session.open, true);
-    assert.deepEqual(backend.fds, []);
-  });
-  close(event);
-});
-
 test('hostile: whole sessions of garbage never throw and never leak', async () => {
   const before = openFds();
   const event = eventfd();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import {
+import fs, {
+  chmodSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -11,6 +12,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -21,12 +23,17 @@ import {
   connectUnix,
   EventLoop,
   listenUnix,
+  processName,
   recvWithFds,
 } from '../../src/linux/index.ts';
+import type { PeerInfo } from '../../src/types.ts';
 import { Endpoint, type EndpointOptions, PathError } from '../../src/vhost-user/index.ts';
 import { Notices } from '../../src/vhost-user/notices.ts';
 import { openFds } from '../linux/fds.ts';
 import { FakeBackend, FrontEnd, until } from './harness.ts';
+
+/** Only root can give files away and be somebody else. */
+const ROOT = { skip: process.getuid!() !== 0 && 'needs root' };
 
 interface Site {
   loop: EventLoop;
@@ -63,7 +70,7 @@ async function withSite(body: (site: Site) => Promise<void>): Promise<void> {
 
 test('a server serves one front end after the other, 200 times, with a flat fd count', async () => {
   await withSite(async ({ path, backend, notices, endpoint }) => {
-    const server = endpoint({ socketMode: 0o600 });
+    const server = endpoint({ access: { mode: 0o600 } });
     server.open();
     server.open();
     assert.equal(lstatSync(path).mode & 0o777, 0o600);
@@ -87,6 +94,109 @@ test('a server serves one front end after the other, 200 times, with a flat fd c
     server.close();
     server.close();
     assert.equal(existsSync(path), false);
+  });
+});
+
+test('a socket file is nobody else’s before it is as asked', ROOT, async () => {
+  await withSite(async ({ path, endpoint }) => {
+    const [group, user] = [12345, 23456];
+    // What the file was at each change of it, as seen by whoever looks.
+    const seen: string[] = [];
+    const look = () => {
+      const { mode, uid, gid } = lstatSync(path);
+      seen.push(`${(mode & 0o777).toString(8)} ${uid}:${gid}`);
+    };
+    const real = { chmod: fs.chmodSync, fstat: fs.fstatSync, close: fs.closeSync };
+    fs.fstatSync = ((...args: Parameters<typeof real.fstat>) => {
+      look();
+      return real.fstat(...args);
+    }) as typeof real.fstat;
+    fs.chmodSync = (...args) => {
+      look();
+      real.chmod(...args);
+      look();
+    };
+    syncBuiltinESMExports();
+    try {
+      for (const [access, want] of [
+        [{ mode: 0o666 }, `666 0:0`],
+        [{ mode: 0o660, group }, `660 0:${group}`],
+        [{ group, owner: user }, `660 ${user}:${group}`],
+        [{ owner: 'root' }, '600 0:0'],
+        [{ owner: user, mode: 0o642 }, `642 ${user}:0`],
+      ] as const) {
+        const server = endpoint({ access });
+        server.open();
+        look();
+        assert.equal(seen.pop(), want);
+        assert.match(seen[0]!, /^0 0:0$/);
+        // Wider in no step: no bits but those asked for, no group but the one asked for.
+        for (const step of seen.splice(0))
+          assert.match(step, new RegExp(`^(0 |${want.slice(0, 3)} )`));
+        server.close();
+      }
+    } finally {
+      fs.chmodSync = real.chmod;
+      fs.fstatSync = real.fstat;
+      syncBuiltinESMExports();
+    }
+  });
+});
+
+test('users and groups that are not there, or not to be given to, are told', ROOT, async () => {
+  await withSite(async ({ directory, path, endpoint }) => {
+    const says = (access: EndpointOptions['access'], message: string) => {
+      assert.throws(() => endpoint({ access }).open(), new PathError(message));
+      assert.equal(existsSync(path), false);
+    };
+    const cure = 'on this machine; create it or give another';
+    says({ owner: 'no-such-user' }, `there is no user 'no-such-user' ${cure}`);
+    says({ group: 'no-such-group' }, `there is no group 'no-such-group' ${cure}`);
+    // As somebody who is not root and in no other group.
+    chmodSync(directory, 0o777);
+    process.setegid!(34567);
+    process.seteuid!(34567);
+    try {
+      const whole = `cannot listen on ${path}: this user may not give it to`;
+      const way = 'run as one who may, or leave that out';
+      says({ owner: 'root' }, `${whole} user root (only root may); ${way}`);
+      says({ group: 0 }, `${whole} group 0 (only its members may, and root); ${way}`);
+      endpoint({ access: { mode: 0o600, owner: 34567, group: 34567 } }).open();
+    } finally {
+      process.seteuid!(0);
+      process.setegid!(0);
+    }
+  });
+});
+
+test('who connected is told, once while it comes to nothing', async () => {
+  await withSite(async ({ path, notices, endpoint }) => {
+    const peers: (PeerInfo | undefined)[] = [];
+    const server = endpoint({ onConnected: () => peers.push(server.peer) });
+    server.open();
+    const [pid, uid, gid] = [process.pid, process.getuid!(), process.getgid!()];
+    for (let round = 0; round < 20; round++) {
+      const front = new FrontEnd(connectUnix(path));
+      await until(() => server.connected);
+      front.close();
+      await until(() => !server.connected);
+    }
+    assert.deepEqual(peers, [{ pid, uid, gid, process: processName(pid) }]);
+    // One that does its work and comes back is told each time, but never without end.
+    for (let round = 0; round < 60; round++) {
+      const front = new FrontEnd(connectUnix(path));
+      await front.barrier();
+      front.close();
+      await until(() => !server.connected);
+    }
+    assert.ok(peers.length >= 10 && peers.length <= 32, `${peers.length} told`);
+    assert.deepEqual(notices, []);
+    // However many came, trouble is told.
+    const front = new FrontEnd(connectUnix(path));
+    front.send(vu.VU_SET_LOG_FD, 'none', null);
+    await front.expectClosed();
+    front.close();
+    assert.match(notices[0]!, /^SET_LOG_FD refused/);
   });
 });
 

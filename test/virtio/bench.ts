@@ -55,7 +55,8 @@ export class DeviceBench {
     this.control.set(SWITCH_NOW, 1);
   }
 
-  get #pool(): WorkerPool {
+  /** What devices made from now on quiesce. */
+  get pool(): WorkerPool {
     const pool = {
       size: 1,
       quiesce: () => {
@@ -84,7 +85,7 @@ export class DeviceBench {
     this.control.set(block + PORT_STATE, PORT_DOWN);
     this.control.set(block + PORT_PEER, NO_PORT);
     const device = new NetDevice(
-      { control: this.control, window: this.window, pool: this.#pool },
+      { control: this.control, window: this.window, pool: this.pool },
       { port, pairs, mtu, whole, requireSealed },
       {
         changed: () => events.push(device.up ? 'up' : 'down'),
