@@ -126,6 +126,10 @@ export class Receiver {
 
   constructor(rx: TestQueue) {
     this.rx = rx;
+    rx.buffers = () =>
+      [...this.#posted.values()].flatMap(({ parts }) =>
+        parts.map(({ at, len }): [number, number] => [at, len]),
+      );
   }
 
   /** Posts one buffer made of descriptors of these lengths; -1 when the ring is full. */

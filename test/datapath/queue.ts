@@ -73,6 +73,10 @@ export abstract class TestQueue {
   readonly usedRing: number;
   /** Chains the device has not given back: what add() returned, to descriptors or slots. */
   readonly outstanding = new Map<number, number[]>();
+  /** Linear address and length of each part of this driver's rings that the device may write. */
+  readonly written: [number, number][];
+  /** The same of the buffers posted here; by who posts them. */
+  buffers: () => [number, number][] = () => [];
   readonly #block: number;
 
   /** `availSize` and `usedSize` are bytes; `start` is what the ring block holds. */
@@ -87,6 +91,8 @@ export abstract class TestQueue {
     this.desc = port.alloc(size * 16, 16);
     this.avail = port.alloc(availSize, 4);
     this.usedRing = port.alloc(usedSize, 4);
+    this.written = [[this.usedRing, usedSize]];
+    if (flags & RINGF_PACKED) this.written.push([this.desc, size * 16]);
     port.rig.bytes.fill(0, this.desc, this.usedRing + usedSize);
     this.#block = ringAddress(this.index);
     this.set(RING_SIZE, size);

@@ -79,6 +79,16 @@ export interface PortSpec {
   regions?: TestRegion[];
   /** As PORT_MTU: bytes, 0 = no limit. */
   mtu?: number;
+  /** Bytes of linear memory that `alloc` gives out; default ARENA. */
+  arena?: number;
+}
+
+/** For a rig that is watched (test/hostile/guard.ts). */
+export interface RigOptions {
+  /** Bytes of linear memory left between the ports', zeroed by clear() like theirs; default 0. */
+  margin?: number;
+  /** Runs what lets the datapath work: settle(), and each single call that may move frames. */
+  watch?: <T>(work: () => T) => T;
 }
 
 /** GPA at which port `index` sees its arena: no two ports agree, and none sees itself at 0. */
@@ -97,22 +107,37 @@ export class Rig {
   readonly ports: TestPort[] = [];
   /** Runs inside the datapath's call-out, that is, in the middle of a burst. */
   onCall: (ring: number) => void = () => {};
+  /** The same when it wants page `page` of a paged region at `linear`; whether it is there now. */
+  onPage: (page: number, linear: number) => boolean = () => false;
   /** The clock that bursts are timed by, milliseconds; at 0 none is, and ports pay list prices. */
   now: () => number = () => 0;
   /** Whether port `index` negotiates packed rings, besides what its spec says (formats.ts). */
   packed: (index: number) => boolean = () => false;
+  /** Linear memory up to here is some port's. */
+  window = WINDOW_BASE;
+  readonly #margin: number;
+  readonly #watch: <T>(work: () => T) => T;
   #heap = HEAP_BASE;
   #generation = 0;
 
-  constructor() {
-    this.datapath = loadDatapath(this.control.memory, {
+  constructor({ margin = 0, watch = (work) => work() }: RigOptions = {}) {
+    this.#margin = margin;
+    this.#watch = watch;
+    const exported = loadDatapath(this.control.memory, {
       now: () => this.now(),
       call: (ring) => {
         this.calls.push(ring);
         this.onCall(ring);
       },
       latched: (ring) => this.latched.push(ring),
+      pageIn: (_fd, page, linear) => (this.onPage(page >>> 0, linear >>> 0) ? 1 : 0),
     });
+    this.datapath = {
+      ...exported,
+      poll: () => watch(() => exported.poll()),
+      armAll: () => watch(() => exported.armAll()),
+      activate: (ring) => watch(() => exported.activate(ring)),
+    };
     this.clear();
   }
 
@@ -120,11 +145,14 @@ export class Rig {
   clear(): void {
     this.bytes.fill(0, PAGE, SCRATCH_BASE);
     this.bytes.fill(0xa5, SCRATCH_BASE, SCRATCH_BASE + SCRATCH_STRIDE);
+    if (this.#margin > 0) this.bytes.fill(0, WINDOW_BASE, this.window);
+    this.window = WINDOW_BASE;
     this.#heap = HEAP_BASE;
     this.ports.length = 0;
     this.calls.length = 0;
     this.latched.length = 0;
     this.onCall = () => {};
+    this.onPage = () => false;
     this.control.set(SWITCH_WORKERS, 1);
     this.control.set(SWITCH_NOW, 1);
     this.control.set(WORKER_BASE + WORKER_LOCKED, NO_RING);
@@ -147,6 +175,13 @@ export class Rig {
     return at;
   }
 
+  /** Linear memory for a port. */
+  place(length: number): number {
+    const at = this.window + this.#margin;
+    this.window = at + length + this.#margin;
+    return at;
+  }
+
   port(spec: PortSpec = {}): TestPort {
     const port = new TestPort(this, this.ports.length, spec);
     this.ports.push(port);
@@ -163,13 +198,15 @@ export class Rig {
 
   /** Polls until nothing moves any more; returns the frames taken. */
   settle(): number {
-    let total = 0;
-    for (let idle = 0; idle < PATIENCE; ) {
-      const moved = this.datapath.poll();
-      total += moved;
-      idle = moved > 0 ? 0 : idle + 1;
-    }
-    return total;
+    return this.#watch(() => {
+      let total = 0;
+      for (let idle = 0; idle < PATIENCE; ) {
+        const moved = this.datapath.poll();
+        total += moved;
+        idle = moved > 0 ? 0 : idle + 1;
+      }
+      return total;
+    });
   }
 }
 
@@ -180,7 +217,12 @@ export class TestPort {
   readonly headerLength: number;
   /** Linear address of this port's memory. */
   readonly base: number;
+  /** Bytes that `alloc` gives out. */
+  readonly arena: number;
+  readonly regions: TestRegion[];
   readonly queues: TestQueue[] = [];
+  /** Highest linear address that `alloc` has given out. */
+  top: number;
   readonly #at: number;
   readonly #gpa: bigint;
   #cursor: number;
@@ -191,16 +233,18 @@ export class TestPort {
     const packed = rig.packed(index) ? bit(F_RING_PACKED) : 0n;
     this.features = (spec.features ?? PLAIN) | packed;
     this.headerLength = headerLength(this.features);
-    this.base = WINDOW_BASE + index * ARENA;
-    this.#cursor = this.base + PAGE;
-    this.#at = PORT_BASE + index * PORT_STRIDE;
+    this.arena = spec.arena ?? ARENA;
     this.#gpa = gpaOf(index);
+    this.regions = spec.regions ?? [{ gpa: this.#gpa, size: this.arena, at: 0 }];
+    this.base = rig.place(Math.max(this.arena, ...this.regions.map(({ at, size }) => at + size)));
+    this.#cursor = this.top = this.base + PAGE;
+    this.#at = PORT_BASE + index * PORT_STRIDE;
     rig.control.set64(this.#at + PORT_FEATURES, this.features);
     this.set(PORT_STATE, PORT_UP);
     this.set(PORT_HDR_LEN, this.headerLength);
     this.set(PORT_PEER, NO_PORT);
     this.set(PORT_MTU, spec.mtu ?? 0);
-    this.setRegions(spec.regions ?? [{ gpa: this.#gpa, size: ARENA, at: 0 }]);
+    this.setRegions(this.regions);
     this.setPairs(Array.from({ length: spec.pairs ?? 1 }, (_, pair) => pair));
     this.set(PORT_RINGS, (spec.pairs ?? 1) * 2);
   }
@@ -237,10 +281,11 @@ export class TestPort {
   /** Memory of this port, linear; comes round again when the arena is used up. */
   alloc(length: number, align = 1): number {
     let at = Math.ceil(this.#cursor / align) * align;
-    const end = this.base + ARENA;
-    // The first 4 MiB are the rings', never given out twice.
-    if (at + length > end) at = this.base + ARENA / 8;
+    const end = this.base + this.arena;
+    // The first eighth is the rings', never given out twice.
+    if (at + length > end) at = this.base + this.arena / 8;
     this.#cursor = at + length;
+    this.top = Math.max(this.top, this.#cursor);
     return at;
   }
 

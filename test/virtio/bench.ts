@@ -113,16 +113,18 @@ export class DeviceBench {
 
 /** A front end by hand: a memfd, one ring after the other in it, plain single-buffer chains. */
 export class FrontEnd {
-  readonly fd = memfd('front-end', GUEST_BYTES, { seal: true });
+  readonly fd: number;
   readonly device: NetDevice;
   readonly #bench: DeviceBench;
   readonly size: number;
   readonly #availIdx: number[] = [];
 
-  constructor(bench: DeviceBench, device: NetDevice, size = 16) {
+  /** `fd`: the memory of one that was here before, for a guest that starts anew. */
+  constructor(bench: DeviceBench, device: NetDevice, size = 16, fd?: number) {
     this.#bench = bench;
     this.device = device;
     this.size = size;
+    this.fd = fd ?? memfd('front-end', GUEST_BYTES, { seal: true });
   }
 
   region(offset = 0) {

@@ -21,8 +21,8 @@ export class PackedFrontEnd extends FrontEnd {
   readonly #posted: number[] = [];
   readonly #used: number[] = [];
 
-  constructor(bench: DeviceBench, device: NetDevice, size = 16) {
-    super(bench, device, size);
+  constructor(bench: DeviceBench, device: NetDevice, size = 16, fd?: number) {
+    super(bench, device, size, fd);
     this.#bench = bench;
   }
 

@@ -2,15 +2,17 @@
 
 import assert from 'node:assert/strict';
 import { RING_BROKEN, RING_REASON, RING_STATE } from '../../src/abi/layout.ts';
-import { BROADCAST, frame, Receiver, send } from './frames.ts';
-import { Rig } from './rig.ts';
+import { BROADCAST, frame, Receiver, send } from '../datapath/frames.ts';
+import type { TestRegion } from '../datapath/rig.ts';
+import { fresh, guarded, kick, rig } from './guard.ts';
 
-export const rig = new Rig();
+/** Bytes of the hostile guest's larger region. */
+export const ARENA = 0x80_0000;
 
 /** A sender, a hostile receiver, and one that must notice nothing; all frames are broadcast. */
-export function world(acked: bigint, size = 16) {
-  rig.clear();
-  const [from, bad, good] = [rig.port(), rig.port({ features: acked }), rig.port()];
+export function world(acked: bigint, size = 16, more: readonly TestRegion[] = []) {
+  fresh(1);
+  const [from, bad, good] = [guarded(), guarded(acked, ARENA, more), guarded()];
   const at = bad.alloc(8192) + 4096;
   return {
     tx: from.queue(1),
@@ -28,7 +30,7 @@ export type World = ReturnType<typeof world>;
 export function broadcast({ tx, good }: World, n: number, length = 100): Uint8Array[] {
   const frames = Array.from({ length: n }, (_, i) => frame({ to: BROADCAST, length, seed: i }));
   for (const bytes of frames) send(tx, bytes);
-  tx.publish();
+  kick(tx);
   assert.equal(rig.settle(), n);
   assert.equal(tx.used().length, n);
   assert.deepEqual(

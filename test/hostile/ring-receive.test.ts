@@ -1,16 +1,26 @@
 // What a hostile guest may post to receive into. Every head comes back or the ring is latched, what
 // it costs is counted at this port only, and the frames of the same burst reach the others.
+//
+// class 11  CVE-2018-1059
+// class 12  CVE-2016-7422, OpenVMM#4047
+// class 15  DPDK 450539b47e, 6ec1778134, CVE-2020-14378, virtio-queue#236
+// class 16  virtio-queue#196, CVE-2016-5403
+// class 18  CVE-2011-2212, CVE-2026-93683, CVE-2026-86848, QEMU#3984
+// class 21  CVE-2026-16457, OpenVMM#4045, cloud-hypervisor#7605, #8142
+// class 22  CVE-2026-74356, CVE-2018-16880, CVE-2021-3748, CVE-2022-26353
+// class 27  CVE-2019-3900, CVE-2020-16843, CVE-2015-7295, CVE-2021-28714/28715
 
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { it } from 'node:test';
 import { BROKEN_AVAIL_JUMP, BROKEN_HEAD } from '../../src/abi/layout.ts';
 import { F_INDIRECT_DESC, F_MRG_RXBUF, F_VERSION_1 } from '../../src/abi/virtio.ts';
-import { BOTH, overRings } from './formats.ts';
-import { frame, mac, Receiver, send } from './frames.ts';
-import { broadcast, latched, rig, type World, world } from './hostile-receiver.ts';
-import type { Descriptor, TestQueue } from './queue.ts';
-import type { SplitQueue } from './queue-split.ts';
-import { ARENA, features, gpaOf, PLAIN } from './rig.ts';
+import { BOTH, overRings } from '../datapath/formats.ts';
+import { frame, mac, Receiver, send } from '../datapath/frames.ts';
+import type { Descriptor, TestQueue } from '../datapath/queue.ts';
+import type { SplitQueue } from '../datapath/queue-split.ts';
+import { features, gpaOf, PLAIN } from '../datapath/rig.ts';
+import { rig } from './guard.ts';
+import { ARENA, broadcast, latched, type World, world } from './receiver.ts';
 
 const NEXT = 1;
 const WRITE = 2;
@@ -24,29 +34,29 @@ function splitWorld(acked: bigint, size = 16): SplitWorld {
 }
 
 const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
-  ['readable', ({ room }) => [{ addr: room, len: 2048 }]],
+  ['class 21: readable', ({ room }) => [{ addr: room, len: 2048 }]],
   [
-    'readable after writable',
+    'class 21: readable after writable',
     ({ room }) => [
       { addr: room, len: 12, flags: WRITE | NEXT, next: 1 },
       { addr: room, len: 2000 },
     ],
   ],
-  ['outside of memory', () => [{ addr: 0n, len: 2048, flags: WRITE }]],
-  ["in another guest's memory", () => [{ addr: gpaOf(2), len: 2048, flags: WRITE }]],
+  ['class 11: outside of memory', () => [{ addr: 0n, len: 2048, flags: WRITE }]],
+  ["class 11: in another guest's memory", () => [{ addr: gpaOf(2), len: 2048, flags: WRITE }]],
   [
-    'over the end of memory',
+    'class 11: over the end of memory',
     () => [{ addr: gpaOf(1) + BigInt(ARENA - 2047), len: 2048, flags: WRITE }],
   ],
-  ['past 2^64', () => [{ addr: (1n << 64n) - 1000n, len: 2048, flags: WRITE }]],
-  ['an empty indirect table', ({ room }) => [{ addr: room, len: 0, flags: INDIRECT }]],
-  ['an odd indirect table', ({ room }) => [{ addr: room, len: 24, flags: INDIRECT }]],
+  ['class 12: past 2^64', () => [{ addr: (1n << 64n) - 1000n, len: 2048, flags: WRITE }]],
+  ['class 18: an empty indirect table', ({ room }) => [{ addr: room, len: 0, flags: INDIRECT }]],
+  ['class 18: an odd indirect table', ({ room }) => [{ addr: room, len: 24, flags: INDIRECT }]],
   [
-    'an indirect table of too many',
+    'class 18: an indirect table of too many',
     ({ room }) => [{ addr: room, len: 1025 * 16, flags: INDIRECT }],
   ],
   [
-    'a table in a table',
+    'class 18: a table in a table',
     ({ room }, rx) => {
       const inner = rx.port.gpa(rx.table([{ addr: room, len: 2048, flags: WRITE }]));
       const outer = rx.port.gpa(rx.table([{ addr: inner, len: 16, flags: INDIRECT }]));
@@ -57,8 +67,11 @@ const chains: [string, (w: World, rx: TestQueue) => Descriptor[]][] = [
 
 /** A split ring only has `next`. */
 const splitChains: typeof chains = [
-  ['a loop', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 0 }]],
-  ['next past the table', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 16 }]],
+  ['class 15: a loop', ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 0 }]],
+  [
+    'class 15: next past the table',
+    ({ room }) => [{ addr: room, len: 1, flags: WRITE | NEXT, next: 16 }],
+  ],
 ];
 
 overRings(rig, BOTH, 'hostile RX chains', (format) => {
@@ -91,7 +104,7 @@ overRings(rig, BOTH, 'hostile RX chains', (format) => {
     }
   }
 
-  it('an indirect table without the feature', () => {
+  it('class 18: an indirect table without the feature', () => {
     const w = world(features(F_VERSION_1));
     const table = w.rx.port.gpa(w.rx.table([{ addr: w.room, len: 2048, flags: WRITE }]));
     const head = w.rx.addRaw([{ addr: table, len: 16, flags: INDIRECT }]);
@@ -102,7 +115,7 @@ overRings(rig, BOTH, 'hostile RX chains', (format) => {
   });
 
   for (let where = 0; where < 4; where++) {
-    it(`a bad chain as buffer ${where} of a merged frame gives back all it took`, () => {
+    it(`class 22: a bad chain as buffer ${where} of a merged frame gives back all it took`, () => {
       const w = world(features(F_VERSION_1, F_MRG_RXBUF), 64);
       const { rx } = w;
       const sink = new Receiver(rx);
@@ -128,7 +141,7 @@ overRings(rig, BOTH, 'hostile RX chains', (format) => {
     });
   }
 
-  it('a ring full of bad chains costs one buffer a frame, and all come back', () => {
+  it('class 21: a ring full of bad chains costs one buffer a frame, and all come back', () => {
     const w = world(PLAIN, 1024);
     for (let i = 0; i < 1024; i++) w.rx.add([{ addr: 0n, len: 2048, write: true }]);
     w.rx.publish();
@@ -141,16 +154,16 @@ overRings(rig, BOTH, 'hostile RX chains', (format) => {
     assert.deepEqual(w.rx.drops, { rx_bad_chain: 200 });
   });
 
-  it('a receiver that never posts costs counted drops, and nobody else', () => {
+  it('class 27: a receiver that never posts costs counted drops, and nobody else', () => {
     const w = world(PLAIN);
     broadcast(w, 100);
     assert.deepEqual(w.rx.drops, { rx_full: 100 });
   });
 });
 
-describe('hostile split RX rings', () => {
+overRings(rig, ['split'], 'hostile RX rings', () => {
   for (const head of [16, 0x8000, 0xffff]) {
-    it(`head ${head} on a ring of 16`, () => {
+    it(`class 16: head ${head} on a ring of 16`, () => {
       const w = splitWorld(PLAIN);
       w.rx.post(head);
       w.rx.publish();
@@ -160,7 +173,7 @@ describe('hostile split RX rings', () => {
   }
 
   for (const before of [1, 5, 15]) {
-    it(`a bad head behind ${before} good buffers: every frame is delivered or counted`, () => {
+    it(`class 16: a bad head behind ${before} good buffers: every frame is delivered or counted`, () => {
       const w = splitWorld(PLAIN);
       for (let i = 0; i < before; i++) w.rx.add([{ addr: w.room, len: 2048, write: true }]);
       w.rx.post(77);
@@ -172,7 +185,7 @@ describe('hostile split RX rings', () => {
     });
   }
 
-  it('a bad head in the middle of a merged frame', () => {
+  it('class 16: a bad head in the middle of a merged frame', () => {
     const w = splitWorld(PLAIN, 64);
     for (let i = 0; i < 40; i++) w.rx.add([{ addr: w.room, len: 100, write: true }]);
     w.rx.post(64);
@@ -183,7 +196,7 @@ describe('hostile split RX rings', () => {
   });
 
   for (const jump of [17, 64, 0x7fff, 0xffff]) {
-    it(`avail.idx ${jump} ahead on a ring of 16`, () => {
+    it(`class 16: avail.idx ${jump} ahead on a ring of 16`, () => {
       const w = splitWorld(PLAIN);
       w.rx.publish(jump);
       broadcast(w, 3);
@@ -191,7 +204,7 @@ describe('hostile split RX rings', () => {
     });
   }
 
-  it('unicast to a latched ring is counted there', () => {
+  it('class 21: unicast to a latched ring is counted there', () => {
     const w = splitWorld(PLAIN);
     rig.datapath.fdbLearn(0x02_00_00_00_00_02n, 0);
     const host = mac(0x22);

@@ -1,4 +1,6 @@
 // virtio-net headers that ask for what was not negotiated, or cannot be: tx_bad_header.
+//
+// class 25  CVE-2024-11614, DPDK 7023f3e532, CVE-2026-100236
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
@@ -16,10 +18,11 @@ import {
   GSO_UDP,
   GSO_UDP_L4,
 } from '../../src/abi/virtio.ts';
-import { BOTH, overRings } from './formats.ts';
-import { frame, type HeaderSpec, header, send } from './frames.ts';
-import { innocent, MODERN, rig, world } from './hostile.ts';
-import { features, PLAIN } from './rig.ts';
+import { BOTH, overRings } from '../datapath/formats.ts';
+import { frame, type HeaderSpec, header, send } from '../datapath/frames.ts';
+import { features, PLAIN } from '../datapath/rig.ts';
+import { rig } from './guard.ts';
+import { innocent, MODERN, world } from './sender.ts';
 
 overRings(rig, BOTH, 'hostile virtio headers', () => {
   const TSO = features(F_VERSION_1, F_CSUM, F_HOST_TSO4);
@@ -51,7 +54,7 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     ["TCP's header past the end", TSO, { ...tso, start: 181 }],
   ];
   for (const [what, acked, spec] of cases) {
-    it(what, () => {
+    it(`class 25: ${what}`, () => {
       const w = world(acked);
       const bytes = frame({ length: 200, type: 0x0800 });
       send(w.tx, bytes, { header: header(spec) });
@@ -64,7 +67,7 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     });
   }
 
-  it('TSO4 on what is not IPv4', () => {
+  it('class 25: TSO4 on what is not IPv4', () => {
     const w = world(TSO);
     send(w.tx, frame({ length: 200, type: 0x86dd }), { header: header(tso) });
     w.tx.publish();
@@ -72,7 +75,7 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     assert.deepEqual(w.tx.drops, { tx_bad_header: 1 });
   });
 
-  it('what the cases above start from passes', () => {
+  it('class 25: what the cases above start from passes', () => {
     const w = world(TSO, 16, PLAIN | features(F_GUEST_CSUM, F_GUEST_TSO4));
     send(w.tx, frame({ length: 200, type: 0x0800 }), { header: header(tso) });
     send(w.tx, frame({ length: 200 }), { header: header({ flags: 1, start: 34, offset: 164 }) });
@@ -82,4 +85,38 @@ overRings(rig, BOTH, 'hostile virtio headers', () => {
     assert.deepEqual(w.tx.drops, {});
     assert.equal(w.sink.take().length, 3);
   });
+
+  /** A TSO frame whose headers end at its last byte but for `payload`; then what is wrong with it. */
+  const headers: [string, number, (bytes: Uint8Array) => void][] = [
+    ["TCP's header longer than the frame", 0, (bytes) => bytes.set([0xf0], 46)],
+    ["TCP's header a byte longer than the frame", 19, (bytes) => bytes.set([0xa0], 46)],
+    ["TCP's header shorter than it can be", 100, (bytes) => bytes.set([0x40], 46)],
+    ["TCP's header of nothing", 100, (bytes) => bytes.set([0x00], 46)],
+    ["IPv4's header longer than the frame", 0, (bytes) => bytes.set([0x4f], 14)],
+    ["IPv4's header shorter than it can be", 100, (bytes) => bytes.set([0x44], 14)],
+    ['a fragment', 100, (bytes) => bytes.set([0x20], 20)],
+  ];
+  for (const [what, payload, spoil] of headers) {
+    it(`class 25: to be segmented here, ${what}: dropped, nothing written`, () => {
+      const w = world(TSO);
+      const bytes = frame({ length: 54 + payload, type: 0x0800 });
+      bytes.fill(0, 14);
+      bytes.set([0x45], 14);
+      bytes.set([6], 23);
+      bytes.set([0x50], 46);
+      spoil(bytes);
+      for (const gsoSize of [1, 10, 1448, 0xffff]) {
+        for (const cuts of [[], [12], [20, 60]]) {
+          send(w.tx, bytes, { header: header({ ...tso, gsoSize }), cuts });
+          w.tx.publish();
+          assert.equal(rig.settle(), 1);
+          assert.equal(w.tx.used().length, 1);
+        }
+      }
+      assert.deepEqual(w.sink.rx.drops, { rx_bad_gso: 12 });
+      assert.deepEqual(w.sink.take(), []);
+      w.sink.checkPosted();
+      innocent(w, false);
+    });
+  }
 });

@@ -2,13 +2,15 @@
 
 import assert from 'node:assert/strict';
 import { F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1 } from '../../src/abi/virtio.ts';
-import type { Format } from './formats.ts';
-import { frame, header, mac, Receiver, send } from './frames.ts';
-import type { Descriptor, TestQueue } from './queue.ts';
-import type { PackedQueue } from './queue-packed.ts';
-import { features, PLAIN, Rig } from './rig.ts';
+import type { Format } from '../datapath/formats.ts';
+import { frame, header, mac, Receiver, send } from '../datapath/frames.ts';
+import type { Descriptor, TestQueue } from '../datapath/queue.ts';
+import type { PackedQueue } from '../datapath/queue-packed.ts';
+import { features, PLAIN, type TestRegion } from '../datapath/rig.ts';
+import { fresh, guarded, kick, rig } from './guard.ts';
 
-export const rig = new Rig();
+/** Bytes of the hostile guest's larger region. */
+export const ARENA = 0x80_0000;
 
 export interface World<Queue extends TestQueue = TestQueue> {
   tx: Queue;
@@ -19,10 +21,16 @@ export interface World<Queue extends TestQueue = TestQueue> {
 
 export const MODERN = features(F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX);
 
-export function world(acked = MODERN, size = 16, others = PLAIN): World {
-  rig.clear();
-  const bad = rig.port({ features: acked });
-  const [victim, other] = [rig.port({ features: others }), rig.port({ features: others })];
+/** `more`: further regions of the hostile guest (guard.ts, `guarded`). */
+export function world(
+  acked = MODERN,
+  size = 16,
+  others = PLAIN,
+  more: readonly TestRegion[] = [],
+): World {
+  fresh(0);
+  const bad = guarded(acked, ARENA, more);
+  const [victim, other] = [guarded(others), guarded(others)];
   const tx = bad.queue(1, { size });
   bad.queue(0, { size });
   const sink = new Receiver(victim.queue(0)).fill(100);
@@ -52,10 +60,10 @@ export function innocent({ tx, sink }: World, latched: boolean): void {
   const before = sink.take().length;
   assert.equal(before, 0, 'nothing of the bad guest arrived');
   send(other, bytes);
-  other.publish();
+  kick(other);
   if (!latched && tx.free > 0) {
     send(tx, bytes);
-    tx.publish();
+    kick(tx);
   }
   rig.settle();
   const expected = latched || tx.free === 0 ? [bytes] : [bytes, bytes];

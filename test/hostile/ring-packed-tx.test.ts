@@ -1,4 +1,8 @@
 // Chains a hostile guest may make of packed rings only: NEXT without end, and INDIRECT among them.
+//
+// class 15  DPDK 450539b47e, 6ec1778134, CVE-2020-14378, virtio-queue#236
+// class 18  CVE-2011-2212, CVE-2026-93683, CVE-2026-86848, QEMU#3984
+// class 20  SPDK#3860
 
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
@@ -10,10 +14,11 @@ import {
   DESC_F_USED,
   WRAP,
 } from '../../src/abi/virtio.ts';
-import { overRings } from './formats.ts';
-import { frame, send } from './frames.ts';
-import { innocent, PACKED, packedWorld, refuses, rig, type World } from './hostile.ts';
-import type { PackedQueue } from './queue-packed.ts';
+import { overRings } from '../datapath/formats.ts';
+import { frame, send } from '../datapath/frames.ts';
+import type { PackedQueue } from '../datapath/queue-packed.ts';
+import { rig } from './guard.ts';
+import { innocent, PACKED, packedWorld, refuses, type World } from './sender.ts';
 
 const LAP = DESC_F_AVAIL | DESC_F_USED;
 
@@ -47,7 +52,7 @@ function latches(w: World<PackedQueue>, completed = 0): void {
 
 overRings(rig, PACKED, 'hostile packed TX chains', () => {
   for (const size of [2, 16, 300, 1024, 1025, 32768]) {
-    it(`NEXT on all ${size} descriptors of the ring latches it`, () => {
+    it(`class 15: NEXT on all ${size} descriptors of the ring latches it`, () => {
       for (const start of [WRAP, 1, WRAP + size - 1]) {
         const w = packedWorld(size, start);
         w.tx.addRaw(chain(w, size, true));
@@ -58,7 +63,7 @@ overRings(rig, PACKED, 'hostile packed TX chains', () => {
   }
 
   for (const size of [2, 3, 16, 300, 1024]) {
-    it(`a chain of all ${size} descriptors of the ring is one, wherever it begins`, () => {
+    it(`class 15: a chain of all ${size} descriptors of the ring is one, wherever it begins`, () => {
       for (const start of [WRAP, 1, WRAP + size - 1]) {
         const w = packedWorld(size, start);
         for (let round = 0; round < 3; round++) {
@@ -75,7 +80,7 @@ overRings(rig, PACKED, 'hostile packed TX chains', () => {
     });
   }
 
-  it('a chain of 1024 descriptors on a ring of 32768 is one, of 1025 latches the ring', () => {
+  it('class 15: a chain of 1024 descriptors on a ring of 32768 is one, of 1025 latches the ring', () => {
     const w = packedWorld(32768);
     w.tx.addRaw(chain(w, 1024));
     w.tx.publish();
@@ -87,7 +92,7 @@ overRings(rig, PACKED, 'hostile packed TX chains', () => {
     latches(w, 1);
   });
 
-  it('a chain too long behind good ones latches the ring before any of them is used', () => {
+  it('class 15: a chain too long behind good ones latches the ring before any of them is used', () => {
     const w = packedWorld(2000);
     for (let i = 0; i < 5; i++) send(w.tx, frame());
     w.tx.addRaw(chain(w, 1025));
@@ -95,17 +100,17 @@ overRings(rig, PACKED, 'hostile packed TX chains', () => {
     latches(w);
   });
 
-  it('a chain that runs into slots never made available ends where NEXT does', () => {
+  it('class 20: a chain that runs into slots never made available ends where NEXT does', () => {
     const w = packedWorld();
-    const next = { addr: w.good + 76n, len: 20, flags: 0, id: 0x4321 };
+    const next = { addr: w.good + 76n, len: 20, flags: 0, id: 11 };
     w.tx.descriptor(w.tx.at(1), next);
     w.tx.descriptor(w.tx.at(0), { addr: w.good, len: 76, flags: DESC_F_AVAIL | DESC_F_NEXT });
     assert.equal(rig.settle(), 1);
     assert.equal(w.sink.take()[0]?.frame.length, 84);
     // Used where the chain began, by the id of where it ended; the next chain is looked for behind it.
-    assert.equal(rig.view.getUint16(w.tx.at(0) + 12, true), 0x4321);
+    assert.equal(rig.view.getUint16(w.tx.at(0) + 12, true), 11);
     assert.equal(rig.view.getUint16(w.tx.at(0) + 14, true), LAP);
-    w.tx.descriptor(w.tx.at(2), { addr: w.good, len: 76, flags: DESC_F_AVAIL });
+    w.tx.descriptor(w.tx.at(2), { addr: w.good, len: 76, flags: DESC_F_AVAIL, id: 2 });
     assert.equal(rig.settle(), 1);
     assert.deepEqual(rig.latched, []);
   });
@@ -115,7 +120,7 @@ overRings(rig, PACKED, 'hostile packed TX chains', () => {
     ['in the middle', 2, 1],
     ['last', 3, 0],
   ] as const) {
-    it(`INDIRECT ${what} in a chain`, () => {
+    it(`class 18: INDIRECT ${what} in a chain`, () => {
       const w = packedWorld();
       const table = w.tx.port.gpa(w.tx.table([{ addr: w.good, len: 76 }]));
       const plain = { addr: w.good, len: 20, flags: DESC_F_NEXT };
@@ -128,7 +133,7 @@ overRings(rig, PACKED, 'hostile packed TX chains', () => {
     });
   }
 
-  it('in an indirect table NEXT, AVAIL, USED and ids mean nothing', () => {
+  it('class 18: in an indirect table NEXT, AVAIL, USED and ids mean nothing', () => {
     for (const flags of [0, DESC_F_NEXT, LAP, DESC_F_AVAIL, DESC_F_USED, LAP | DESC_F_NEXT]) {
       const w = packedWorld();
       const bytes = frame({ length: 100 });
