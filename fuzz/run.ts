@@ -9,10 +9,12 @@ import { duration, scaled } from '../src/cli/units.ts';
 import type { FuzzReport } from './target.ts';
 import { type Listed, TARGETS } from './targets.ts';
 
-/** What is run between two looks at the clock: about so many seconds, and at first so many iterations. */
-const SLICE = { seconds: 5, iterations: 1e6 };
+/** What is run between two looks at the clock: so many seconds, and at first a part of the long run. */
+const SLICE = { seconds: 5, part: 1e-3, most: 1e6 };
 /** Seeds from one slice to the next: more than a slice uses. */
 const STRIDE = 0x10_0000;
+/** Notes of a target that are not told one by one. */
+const MANY = 40;
 /** Milliseconds from one progress line to the next. */
 const TICK = 250;
 
@@ -97,7 +99,7 @@ async function fuzz({ target, unit, iterations: long }: Listed, options: Options
     for (let slice = 0; total.iterations < wanted && performance.now() < end; slice++) {
       const rate = total.seconds > 0 ? total.iterations / total.seconds : 0;
       const left = Math.min(SLICE.seconds, (end - performance.now()) / 1000);
-      const timed = Math.ceil(rate > 0 ? rate * left : SLICE.iterations);
+      const timed = Math.ceil(rate > 0 ? rate * left : Math.min(long * SLICE.part, SLICE.most));
       first = (seed + slice * STRIDE) % 2 ** 32;
       const report = await target.run({
         seed: first,
@@ -119,6 +121,14 @@ async function fuzz({ target, unit, iterations: long }: Listed, options: Options
   return total;
 }
 
+/** The notes, or of very many the smallest. */
+function told(notes: Record<string, number>): [name: string, n: number][] {
+  const all = Object.entries(notes);
+  if (all.length <= MANY) return all;
+  const [name, least] = all.reduce((low, one) => (one[1] < low[1] ? one : low));
+  return [[`the least of ${all.length} kinds (${name}); --json tells all`, least]];
+}
+
 function print(results: readonly Result[]): void {
   const right = (title: string): Column => ({ title, align: 'right' });
   const columns = [
@@ -130,7 +140,7 @@ function print(results: readonly Result[]): void {
   ];
   const rows = results.flatMap(({ target, unit, iterations, seconds, notes }) => [
     [target, iterations, scaled(iterations / seconds), duration(seconds), unit],
-    ...Object.entries(notes).map(([name, n]) => ['', Math.round(n), undefined, undefined, name]),
+    ...told(notes).map(([name, n]) => [' ', Math.round(n), ' ', ' ', name]),
   ]);
   printTable(process.stdout, columns, rows);
 }

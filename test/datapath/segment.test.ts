@@ -145,10 +145,11 @@ describe('segmentation', () => {
             const wanted = told(segmentHeader(acked, made, 12));
             assert.deepEqual(told(one.header), wanted);
           }
-          const { rx_full = 0, rx_too_small = 0, ...others } = w.sink.rx.drops;
+          // Buffers of a byte or two are more than a burst may look at.
+          const { rx_full = 0, rx_too_small = 0, rx_scattered = 0, ...others } = w.sink.rx.drops;
           assert.deepEqual(others, {});
           // Enough of buffers long enough: everything arrives.
-          if (whole && posted === 1000) assert.equal(rx_full + rx_too_small, 0);
+          if (whole && posted === 1000) assert.equal(rx_full + rx_too_small + rx_scattered, 0);
           seen.cut += got.length;
           seen.full += rx_full;
           seen.small += rx_too_small;
