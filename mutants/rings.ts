@@ -107,8 +107,9 @@ export const RINGS: Mutant[] = [
     ['call-one-late', 24, '- event - 1) & 0xffff) <', '- event) & 0xffff) <', NOTIFY],
   ]),
   ...of('src/datapath/packed.ts', [
-    ['id-past-ring', 20, 'if (id >= size) {', 'if (id > size) {', PACKED],
-    ['id-unchecked', 20, 'if (id >= size) {', 'if (false) {', PACKED],
+    ['id-past-ring', 20, 'if (largest >= size) {', 'if (largest > size) {', PACKED],
+    ['id-unchecked', 20, 'if (largest >= size) {', 'if (false) {', PACKED],
+    ['last-id-only', 20, 'largest = max(largest, id);', 'largest = id;', PACKED],
     ['no-wrap-flip', 17, '| (wrap ^ WRAP)', '| wrap', WRAPS],
     [
       'wrap-unchecked-at-ready',

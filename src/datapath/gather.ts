@@ -92,13 +92,9 @@ export function gather(ring: u32, n: u32): u32 {
   n = heads(ring, load<u32>(ring, RING_LAST_AVAIL), n);
   let pool = scratch + SCRATCH_SEGMENTS;
   const poolEnd = scratch + SCRATCH_SEGMENTS_END;
-  // Bytes that will be copied, beside what was spent on finding them.
+  // Bytes that will be copied; what was spent on finding them is bounded as well.
   let bytes: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
-    if (bytes + spent > BURST_WORK) {
-      n = i;
-      break;
-    }
     const frame = frameAt(i);
     const chain = load<u64>(chainAt(i));
     const head = <u32>chain;
@@ -116,18 +112,23 @@ export function gather(ring: u32, n: u32): u32 {
       len <= hdrLen + MAX_FRAME
     ) {
       let linear = within(gpa, size, base, addr, len);
-      if (linear == 0) linear = translate(port, addr, len);
+      if (linear == 0) {
+        linear = translate(port, addr, len);
+        if (spent > BURST_WORK) n = i + 1;
+      }
       if (linear != 0) {
         store<u32>(frame, linear, ADDR);
         store<u32>(frame, len - hdrLen, LEN);
         store<u32>(frame, PENDING, PARTS);
         bytes += len;
+        if (bytes > BURST_WORK) n = i + 1;
         continue;
       }
     }
     pagesForFrame();
     const reason = walk(ring, head, descriptor, false, pool, poolEnd);
     charge(walkedDescriptors * DESCRIPTOR_WORK);
+    if (spent > BURST_WORK) n = i + 1;
     if (reason != 0) {
       if (mayWait(i, reason - 1, poolEnd)) {
         n = i;
@@ -147,6 +148,7 @@ export function gather(ring: u32, n: u32): u32 {
     peel(frame, pool, hdrLen, <u32>walkedBytes - hdrLen);
     pool = segmentsEnd;
     bytes += <u32>walkedBytes;
+    if (bytes > BURST_WORK) n = i + 1;
   }
 
   for (let i: u32 = 0; i < n; i++) {

@@ -114,7 +114,10 @@ overRings(rig, BOTH, 'a worker is shared', () => {
     top(good, FULL, 2);
     let rounds = 0;
     for (; tx.frames < 31; rounds++) {
+      const before = tx.frames;
       rig.datapath.poll();
+      // Three are more work than a burst may be.
+      assert.ok(tx.frames - before <= 3, `${tx.frames - before} chains in a burst`);
       good.used();
       top(good, FULL, 2);
       assert.ok(rounds < 1000);

@@ -51,11 +51,12 @@ overRings(rig, PACKED, 'hostile packed rings', () => {
   });
 
   for (const id of [16, 17, 0x7fff, 0x8000, 0xffff]) {
-    it(`class 20: id ${id} on a ring of 16 latches it, behind good ones too`, () => {
+    it(`class 20: id ${id} on a ring of 16 latches it, among good ones too`, () => {
       for (const before of [0, 1, 5]) {
         const w = packedWorld();
         for (let i = 0; i < before; i++) w.tx.addRaw([{ addr: w.good, len: 76, id: i }]);
         w.tx.addRaw([{ addr: w.good, len: 76, id }]);
+        for (let i = 6; i < 6 + before; i++) w.tx.addRaw([{ addr: w.good, len: 76, id: i }]);
         w.tx.publish();
         rig.settle();
         assert.deepEqual([w.tx.get(RING_STATE), w.tx.get(RING_REASON)], [RING_BROKEN, BROKEN_ID]);
