@@ -52,6 +52,8 @@ export async function vlan(guest: Guest, id: number, address: string): Promise<v
 export interface PingResult {
   sent: number;
   received: number;
+  /** The longest round trip, milliseconds; 0 without an answer. */
+  longest: number;
 }
 
 /** `count` pings, each sent when the one before was answered, or after 1 s. */
@@ -71,7 +73,8 @@ export async function ping(
 export function pingResult(stdout: string): PingResult {
   const match = /(\d+) packets transmitted, (\d+) packets received/.exec(stdout);
   assert.ok(match, `ping: ${stdout}`);
-  return { sent: Number(match[1]), received: Number(match[2]) };
+  const longest = /= [\d.]+\/[\d.]+\/([\d.]+) ms/.exec(stdout)?.[1];
+  return { sent: Number(match[1]), received: Number(match[2]), longest: Number(longest ?? 0) };
 }
 
 export interface Pinging {
@@ -90,7 +93,8 @@ export async function pinging(from: Guest, address: string): Promise<Pinging> {
       await waitFor(async () => !(await loop.running()), 30_000, 'the end of ping');
       const rounds = (await loop.output()).split('--- ').slice(1).map(pingResult);
       const sum = (key: keyof PingResult) => rounds.reduce((total, round) => total + round[key], 0);
-      return { sent: sum('sent'), received: sum('received') };
+      const longest = Math.max(...rounds.map((round) => round.longest));
+      return { sent: sum('sent'), received: sum('received'), longest };
     },
   };
 }
@@ -102,7 +106,10 @@ export async function pingAll(
   count: number,
   flags = '',
 ): Promise<void> {
-  assert.deepEqual(await ping(from, address, count, flags), { sent: count, received: count });
+  const { sent, received, longest } = await ping(from, address, count, flags);
+  // One that was late, and not lost, shows in the longest.
+  const what = `${received} of ${sent} answered, the slowest after ${longest} ms`;
+  assert.deepEqual({ sent, received }, { sent: count, received: count }, what);
 }
 
 const BUSYBOX = execFileSync('sh', ['-c', 'command -v busybox'], { encoding: 'utf8' }).trim();
