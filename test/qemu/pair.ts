@@ -56,14 +56,17 @@ export interface PingResult {
   longest: number;
 }
 
-/** `count` pings, each sent when the one before was answered, or after 1 s. */
+/**
+ * `count` pings, each sent when the one before was answered, or after 5 s: an answer that is late on a
+ * machine that pauses is not one that is lost.
+ */
 export async function ping(
   from: Guest,
   address: string,
   count: number,
   flags = '',
 ): Promise<PingResult> {
-  const { stdout } = await from.run(`ping -q -A -c ${count} -W 2 ${flags} ${address}`, {
+  const { stdout } = await from.run(`ping -q -A -i 5 -c ${count} -W 2 ${flags} ${address}`, {
     ok: false,
     timeoutMs: 20_000 + count * 50,
   });
