@@ -114,7 +114,7 @@ export class SessionGenerator {
 
   #any(): Shape {
     const random = this.#random;
-    return this.#make(random.pick(random.oneIn(16) ? ALL : SUPPORTED));
+    return this.#make(random.pick(random.once(16) ? ALL : SUPPORTED));
   }
 
   #make(request: RequestId, ring = this.#random.below(this.#rings)): Shape {
@@ -122,30 +122,30 @@ export class SessionGenerator {
     const { features, protocol } = this.#options;
     switch (request) {
       case vu.VU_SET_PROTOCOL_FEATURES: {
-        const bits = random.oneIn(40) ? this.#subset(protocol) : protocol;
+        const bits = random.once(40) ? this.#subset(protocol) : protocol;
         return this.#shape(request, 'u64', bits | (1n << BigInt(vu.PF_REPLY_ACK)));
       }
       case vu.VU_SET_FEATURES: {
-        const bits = (random.oneIn(3) ? features : this.#subset(features)) | (1n << 32n);
+        const bits = (random.once(3) ? features : this.#subset(features)) | (1n << 32n);
         this.#packed = ((bits >> 34n) & 1n) === 1n;
-        const bit30 = random.oneIn(8) ? 0n : 1n << BigInt(F_PROTOCOL_FEATURES);
+        const bit30 = random.once(8) ? 0n : 1n << BigInt(F_PROTOCOL_FEATURES);
         return this.#shape(request, 'u64', bits | bit30);
       }
       case vu.VU_SET_MEM_TABLE: {
         const ram = { gpa: 0n, size: BigInt(RAM_BYTES), uva: UVA, mmapOffset: 0n };
-        if (random.oneIn(2)) return this.#shape(request, 'table', [ram], ['ram']);
+        if (random.once(2)) return this.#shape(request, 'table', [ram], ['ram']);
         return this.#shape(request, 'table', [ram, this.#second()], ['ram', 'small']);
       }
       case vu.VU_ADD_MEM_REG:
         return this.#shape(request, 'region', this.#second(), ['small']);
       case vu.VU_REM_MEM_REG:
-        return this.#shape(request, 'region', this.#second(), random.oneIn(2) ? ['small'] : []);
+        return this.#shape(request, 'region', this.#second(), random.once(2) ? ['small'] : []);
       case vu.VU_SET_VRING_NUM: {
-        const num = this.#packed && random.oneIn(2) ? 1 + random.below(300) : 1 << random.below(10);
+        const num = this.#packed && random.once(2) ? 1 + random.below(300) : 1 << random.below(10);
         return this.#shape(request, 'state', { index: ring, num });
       }
       case vu.VU_SET_VRING_BASE: {
-        const num = this.#packed ? 0x8000_8000 : random.oneIn(2) ? 0 : random.below(0x10000);
+        const num = this.#packed ? 0x8000_8000 : random.once(2) ? 0 : random.below(0x10000);
         return this.#shape(request, 'state', { index: ring, num });
       }
       case vu.VU_SET_VRING_ADDR: {
@@ -156,11 +156,11 @@ export class SessionGenerator {
       case vu.VU_GET_VRING_BASE:
         return this.#shape(request, 'state', { index: ring, num: 0 });
       case vu.VU_SET_VRING_ENABLE:
-        return this.#shape(request, 'state', { index: ring, num: random.oneIn(4) ? 0 : 1 });
+        return this.#shape(request, 'state', { index: ring, num: random.once(4) ? 0 : 1 });
       case vu.VU_SET_VRING_KICK:
       case vu.VU_SET_VRING_CALL:
       case vu.VU_SET_VRING_ERR: {
-        const noFd = random.oneIn(6);
+        const noFd = random.once(6);
         return this.#shape(request, 'ringFd', { index: ring, noFd }, noFd ? [] : ['event']);
       }
       case vu.VU_SET_STATUS:
@@ -168,7 +168,7 @@ export class SessionGenerator {
       case vu.VU_NET_SET_MTU:
         return this.#shape(request, 'u64', random.pick([0n, 67n, 68n, 1500n, 9000n, 65535n]));
       case vu.VU_SEND_RARP:
-        return this.#shape(request, 'u64', BigInt(random.u32()) << 8n);
+        return this.#shape(request, 'u64', BigInt(random.next() >>> 0) << 8n);
       default:
         return this.#unknown(request);
     }
@@ -196,7 +196,7 @@ export class SessionGenerator {
   }
 
   #subset(bits: bigint): bigint {
-    return bits & ((BigInt(this.#random.u32()) << 32n) | BigInt(this.#random.u32()));
+    return bits & ((BigInt(this.#random.next() >>> 0) << 32n) | BigInt(this.#random.next() >>> 0));
   }
 
   #send({ request, payload, fds }: Shape): Step {
@@ -204,15 +204,15 @@ export class SessionGenerator {
     const bytes = new Uint8Array(vu.HEADER_SIZE + payload.length);
     const view = new DataView(bytes.buffer);
     view.setUint32(0, request, true);
-    view.setUint32(4, vu.VERSION | (random.oneIn(40) ? 0 : vu.FLAG_NEED_REPLY), true);
+    view.setUint32(4, vu.VERSION | (random.once(40) ? 0 : vu.FLAG_NEED_REPLY), true);
     view.setUint32(8, payload.length, true);
     bytes.set(payload, vu.HEADER_SIZE);
     let sent: Uint8Array = bytes;
     // One in eight is bent, one in a few of those twice.
-    for (let bend = random.oneIn(8); bend; bend = random.oneIn(4)) sent = this.#bend(sent, fds);
+    for (let bend = random.once(8); bend; bend = random.once(4)) sent = this.#bend(sent, fds);
     const step: Step = { do: 'send', bytes: Buffer.from(sent).toString('hex') };
     if (fds.length > 0) step.fds = fds;
-    if (random.oneIn(20)) step.cut = 1 + random.below(Math.max(1, sent.length - 1));
+    if (random.once(20)) step.cut = 1 + random.below(Math.max(1, sent.length - 1));
     return step;
   }
 
@@ -223,7 +223,7 @@ export class SessionGenerator {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const fields = (bytes.length - vu.HEADER_SIZE) >> 2;
     // What breaks the stream ends the session: seldom.
-    switch (random.oneIn(60) ? random.below(4) : 4 + random.below(20)) {
+    switch (random.once(60) ? random.below(4) : 4 + random.below(20)) {
       case 0: // Cut short, and the session with it: what follows is read as its rest.
         return bytes.slice(0, 1 + random.below(bytes.length));
       case 1: // Longer than it says.
@@ -232,26 +232,26 @@ export class SessionGenerator {
         view.setUint32(8, random.pick([0, 1, 4096, 4097, 0x7fff_ffff, 0xffff_ffff]), true);
         return bytes;
       case 3:
-        view.setUint32(4, random.oneIn(2) ? random.u32() : random.below(16), true);
+        view.setUint32(4, random.once(2) ? random.next() >>> 0 : random.below(16), true);
         return bytes;
       case 4: {
         // Another size, and as long as it says.
-        const size = random.oneIn(4) ? 4096 : random.below(100);
+        const size = random.once(4) ? 4096 : random.below(100);
         const other = new Uint8Array(vu.HEADER_SIZE + size);
         other.set(bytes.subarray(0, other.length));
         new DataView(other.buffer).setUint32(8, size, true);
         return other;
       }
       case 5:
-        view.setUint32(0, random.oneIn(2) ? random.below(50) : random.u32(), true);
+        view.setUint32(0, random.once(2) ? random.below(50) : random.next() >>> 0, true);
         return bytes;
       case 6:
       case 7:
-        fds.length = random.oneIn(2) ? 0 : random.below(fds.length + 1);
+        fds.length = random.once(2) ? 0 : random.below(fds.length + 1);
         return bytes;
       case 8:
       case 9:
-        for (let n = random.oneIn(80) ? 40 : 1 + random.below(3); n > 0; n--) {
+        for (let n = random.once(80) ? 40 : 1 + random.below(3); n > 0; n--) {
           fds.push(random.pick(FD_KINDS));
         }
         return bytes;
@@ -263,10 +263,10 @@ export class SessionGenerator {
       default: {
         if (fields === 0) return bytes;
         const at = vu.HEADER_SIZE + 4 * random.below(fields);
-        const wide = at + 8 <= bytes.length && random.oneIn(2);
+        const wide = at + 8 <= bytes.length && random.once(2);
         const was = wide ? view.getBigUint64(at, true) : BigInt(view.getUint32(at, true));
         const near = random.pick([was + 1n, was - 1n, was * 2n, was ^ 0xfffn, was << 16n]);
-        const value = random.oneIn(3) ? near : random.pick(BORDERS);
+        const value = random.once(3) ? near : random.pick(BORDERS);
         if (wide) view.setBigUint64(at, BigInt.asUintN(64, value), true);
         else view.setUint32(at, Number(BigInt.asUintN(32, value)), true);
         return bytes;
@@ -281,7 +281,7 @@ export class SessionGenerator {
     const part = random.pick([0, 0, 0x8000, 0x8000, 0x1_0000]);
     const words = new Uint32Array(1 + random.below(8));
     for (const i of words.keys()) {
-      words[i] = random.oneIn(3) ? Number(random.pick(BORDERS) & 0xffff_ffffn) : random.below(64);
+      words[i] = random.once(3) ? Number(random.pick(BORDERS) & 0xffff_ffffn) : random.below(64);
     }
     const bytes = Buffer.from(words.buffer).toString('hex');
     return { do: 'write', at: ring + part + 4 * random.below(16), bytes };

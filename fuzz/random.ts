@@ -1,28 +1,34 @@
-// Numbers that one seed repeats.
+// Numbers from a seed (mulberry32), without an allocation.
 
 export class Random {
-  #state: number;
+  readonly #state: Int32Array;
 
   constructor(seed: number) {
-    this.#state = seed >>> 0;
+    this.#state = Int32Array.of(seed | 0);
   }
 
-  /** 32 bits (mulberry32). */
-  u32(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let x = this.#state;
-    x = Math.imul(x ^ (x >>> 15), x | 1);
+  /** Goes on as number `part` of what `seed` begins, whatever was drawn before. */
+  restart(seed: number, part: number): void {
+    this.#state[0] = Math.imul(seed ^ Math.imul(part + 1, 0x9e3779b1), 0x85ebca6b);
+    this.next();
+  }
+
+  /** 32 bits, signed. */
+  next(): number {
+    const state = (this.#state[0]! + 0x6d2b79f5) | 0;
+    this.#state[0] = state;
+    let x = Math.imul(state ^ (state >>> 15), state | 1);
     x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-    return (x ^ (x >>> 14)) >>> 0;
+    return x ^ (x >>> 14);
   }
 
-  /** 0 .. n-1. */
+  /** A whole number below `n`, 1 to 65536. */
   below(n: number): number {
-    return this.u32() % n;
+    return Math.imul(this.next() >>> 16, n) >>> 16;
   }
 
-  /** True one time in n. */
-  oneIn(n: number): boolean {
+  /** True once in `n` times. */
+  once(n: number): boolean {
     return this.below(n) === 0;
   }
 

@@ -6,12 +6,12 @@
 
 import { RING_LAST_AVAIL, RING_STATE } from '../src/abi/layout.ts';
 import { theBench } from './bench.ts';
+import { Random } from './random.ts';
 import { Case, type CaseSpec } from './rings/case.ts';
 import { FOLDER, keep, loadCorpus, reached } from './rings/corpus.ts';
 import type { Outcome } from './rings/judge.ts';
 import { kindOf, minimise, type Played, play, replay } from './rings/minimise.ts';
 import { FIELDS } from './rings/mutate.ts';
-import { Random } from './rings/random.ts';
 import type { FuzzReport, FuzzTarget } from './target.ts';
 import { Watchdog } from './watchdog.ts';
 

@@ -3,9 +3,9 @@
 
 import { RING_EMPTY, RING_STRIDE } from '../../src/abi/layout.ts';
 import type { Bench } from '../bench.ts';
+import { Random } from '../random.ts';
 import { ControlArea } from './control-area.ts';
 import { Failure, Judge, type Outcome } from './judge.ts';
-import { Random } from './random.ts';
 import { BYSTANDER } from './samples.ts';
 import { shapeOf } from './shape.ts';
 import { World } from './world.ts';

@@ -3,9 +3,9 @@
 
 import { DESC_F_AVAIL, DESC_F_USED } from '../../src/abi/virtio.ts';
 import type { Memory } from '../memory.ts';
+import type { Random } from '../random.ts';
 import type { GuestMemory } from './guest-memory.ts';
 import type { HostileRing, Places } from './hostile-ring.ts';
-import type { Random } from './random.ts';
 
 export const FIELDS = [
   'desc addr',

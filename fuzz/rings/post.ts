@@ -3,9 +3,9 @@
 import { HDR_LEN } from '../../src/abi/virtio.ts';
 import type { TestPort } from '../../test/datapath/rig.ts';
 import type { Memory } from '../memory.ts';
+import type { Random } from '../random.ts';
 import { FRAMES, type GuestMemory, LARGE, ODD, type Range, TABLES } from './guest-memory.ts';
 import { type HostileRing, Parts, Places } from './hostile-ring.ts';
-import type { Random } from './random.ts';
 import { HOSTILE, LONG } from './samples.ts';
 
 const SHORT = HOSTILE.length - LONG;

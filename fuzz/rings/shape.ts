@@ -3,7 +3,7 @@
 import * as V from '../../src/abi/virtio.ts';
 import { WRAP } from '../../src/abi/virtio.ts';
 import { features } from '../../test/datapath/rig.ts';
-import { Random } from './random.ts';
+import { Random } from '../random.ts';
 
 export interface Shape {
   /** The hostile guest. */

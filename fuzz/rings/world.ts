@@ -19,12 +19,12 @@ import {
 import { has } from '../../src/virtio/features.ts';
 import { features, gpaOf } from '../../test/datapath/rig.ts';
 import type { Bench } from '../bench.ts';
+import type { Random } from '../random.ts';
 import { GuestMemory, SECRET } from './guest-memory.ts';
 import { Honest } from './honest.ts';
 import { HostileRing } from './hostile-ring.ts';
 import { Mutator } from './mutate.ts';
 import { Poster } from './post.ts';
-import type { Random } from './random.ts';
 import { BYSTANDER, PEER, PLAIN } from './samples.ts';
 import type { Shape } from './shape.ts';
 

@@ -92,8 +92,9 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
 }
 
 /** `options` without those that were not given. */
-function present(options: Record<string, unknown>): Partial<CheckedPort> {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+function present<T extends object>(options: T): Partial<T> {
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given) as Partial<T>;
 }
 
 /**
@@ -109,8 +110,8 @@ export function portsFrom(
   const { socketMode, socketOwner } = options;
   const limited = socketMode !== undefined || socketOwner !== undefined;
   const { queues, mtu, rate, burst, requireSealed } = options;
-  const socket = limited ? present({ mode: socketMode, ...socketOwner }) : undefined;
-  const given = present({ queues, mtu, rate, burst, requireSealed, socket });
+  const access = limited ? present({ mode: socketMode, ...socketOwner }) : undefined;
+  const given = present({ queues, mtu, rate, burst, requireSealed, socket: access });
   const ports = sockets.map((socket): CheckedPort => {
     const { path, mode } = parseSocket(socket);
     const base = nameFromPath(path);

@@ -80,12 +80,11 @@ function fill(config: Config, file: string): LoadedConfig {
   const folder = dirname(resolve(file));
   return {
     switch: { forwarding: 'switch', ...options },
-    ports: ports.map(({ require_sealed, ...port }) => {
+    ports: ports.map(({ require_sealed, socket, ...port }) => {
       const name = port.name ?? nameFromPath(port.path);
       const path = resolve(folder, port.path.replace(/^~(?=\/)/, homedir()));
-      const { socket, ...rest } = port;
       return {
-        ...rest,
+        ...port,
         ...(require_sealed === undefined ? {} : { requireSealed: require_sealed }),
         type: 'vhost-user',
         name,

@@ -11,7 +11,7 @@ import {
   NAME_PATTERN,
   SOCKET_MODE_PATTERN,
 } from '../limits.ts';
-import { quantity } from './quantity.ts';
+import { QUANTITY_PATTERN, quantity } from './quantity.ts';
 
 function whole(min: number, max: number, unit: string) {
   const error = `must be a whole number from ${min} to ${max}${unit === '' ? '' : ` (${unit})`}`;
@@ -30,7 +30,7 @@ function text(pattern: RegExp, error: string) {
 function amount(what: string) {
   const error = `must be a number of ${what} such as 500, 100k, 2.5M or 1G`;
   return z
-    .union([z.number({ error }).min(1, { error }), text(/^\d+(\.\d+)?[kMGT]?$/, error)], { error })
+    .union([z.number({ error }).min(1, { error }), text(QUANTITY_PATTERN, error)], { error })
     .transform((value) => quantity(value)!);
 }
 

@@ -6,8 +6,8 @@
 // (IOCB_FLAG_RESFD, io_submit(2)). So a read of no bytes is submitted, from the eventfd itself: it fails
 // at once, and that is its completion. 0.47 us instead of the 0.27 us of write(2).
 
-import { close, eventfd, signal } from './eventfd.ts';
-import { checked, lastError, libc, permanentScratch } from './ffi.ts';
+import { close, drain, eventfd, signal } from './eventfd.ts';
+import { checked, cSyscall, lastError, permanentScratch } from './ffi.ts';
 
 /** io_setup, io_getevents, io_submit (asm/unistd.h). */
 const [SETUP, GET_EVENTS, SUBMIT] = process.arch === 'arm64' ? [0, 4, 2] : [206, 208, 209];
@@ -27,10 +27,6 @@ const POINTER = 64;
 const CONTEXT = 72;
 const TAKEN = 128;
 
-const syscall = libc.func(
-  'intptr_t syscall(intptr_t n, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e)',
-);
-
 const { view, address } = permanentScratch(TAKEN + EVENTS * EVENT_SIZE);
 view.setUint32(IOCB_FLAGS, FLAG_RESFD, true);
 view.setBigUint64(POINTER, BigInt(address), true);
@@ -42,11 +38,11 @@ let submitted = 0;
 function submit(fd: number): void {
   view.setUint32(IOCB_FILE, fd, true);
   view.setUint32(IOCB_RESFD, fd, true);
-  if (syscall(SUBMIT, context, 1, address + POINTER, 0, 0) !== 1) {
+  if (cSyscall(SUBMIT, context, 1, address + POINTER, 0, 0) !== 1) {
     throw lastError('io_submit', `eventfd ${fd}`);
   }
   if (++submitted % TAKE_EVERY === 0) {
-    syscall(GET_EVENTS, context, 0, EVENTS, address + TAKEN, 0);
+    cSyscall(GET_EVENTS, context, 0, EVENTS, address + TAKEN, 0);
   }
 }
 
@@ -58,9 +54,10 @@ export function aioContext(): number {
   if (context !== undefined) return context;
   const fd = eventfd();
   try {
-    checked(Number(syscall(SETUP, EVENTS, address + CONTEXT, 0, 0, 0)), 'io_setup');
+    checked(Number(cSyscall(SETUP, EVENTS, address + CONTEXT, 0, 0, 0)), 'io_setup');
     context = Number(view.getBigUint64(CONTEXT, true));
     submit(fd);
+    if (!drain(fd)) context = 0;
   } catch {
     context = 0;
   }

@@ -8,7 +8,7 @@
 // of bounds) and leaves SIGBUS alone.
 
 import { ENTRY, handlerCode, MAX_GUARDED } from './fault-handler.ts';
-import { checked, libc } from './ffi.ts';
+import { checked, cMmap, cSyscall, libc } from './ffi.ts';
 
 /** Memory that may go away; addresses and bytes. Both spans hold whole pages of 2 MiB. */
 export interface GuardedRange {
@@ -39,13 +39,9 @@ const SA_ONSTACK = 0x0800_0000;
 const SIGACTION = { size: 152, flags: 136 };
 const SYS_RT_SIGACTION = process.arch === 'x64' ? 13 : 134;
 
-const cMmap = libc.func(
-  'uintptr_t mmap(uintptr_t address, size_t length, int prot, int flags, int fd, int64_t offset)',
-);
 const cMprotect = libc.func('int mprotect(uintptr_t address, size_t length, int prot)');
 const cPut = libc.func('uintptr_t memmove(uintptr_t to, const void *from, size_t length)');
 const cSigaction = libc.func('int sigaction(int signal, const void *action, uintptr_t old)');
-const cSyscall = libc.func('long syscall(long number, ...)');
 
 function u64(...values: number[]): Buffer {
   return Buffer.from(new BigUint64Array(values.map(BigInt)).buffer);
@@ -71,8 +67,7 @@ function install(): number {
   put(code, bytes);
   // Making it executable also makes the processor's instruction cache see it (arm64).
   checked(cMprotect(code, PAGE, PROT_READ_EXEC), 'mprotect', 'of code for the fault guard');
-  const none = ['uintptr_t', 0, 'uintptr_t', data, 'size_t', 8];
-  checked(cSyscall(SYS_RT_SIGACTION, 'int', SIGBUS, ...none), 'rt_sigaction', 'SIGBUS');
+  checked(cSyscall(SYS_RT_SIGACTION, SIGBUS, 0, data, 8, 0), 'rt_sigaction', 'SIGBUS');
   const action = Buffer.alloc(SIGACTION.size);
   action.writeBigUInt64LE(BigInt(code), 0);
   action.writeInt32LE(SA_SIGINFO | SA_ONSTACK, SIGACTION.flags);

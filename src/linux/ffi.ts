@@ -9,6 +9,15 @@ import { ERRNO, SystemError } from './errors.ts';
 
 export const libc = koffi.load(null);
 
+/** For calls that libc has no function for, with up to five arguments. */
+export const cSyscall = libc.func(
+  'intptr_t syscall(intptr_t n, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e)',
+);
+/** All ones (MAP_FAILED) when it fails. */
+export const cMmap = libc.func(
+  'uintptr_t mmap(uintptr_t address, size_t length, int prot, int flags, int fd, int64_t offset)',
+);
+
 const memmove = libc.func('uintptr_t memmove(void *to, const void *from, size_t length)');
 
 /**

@@ -2,7 +2,7 @@
 
 import { fstatSync, ftruncateSync } from 'node:fs';
 import { ERRNO } from './errors.ts';
-import { checked, lastErrno, lastError, libc } from './ffi.ts';
+import { checked, cMmap, lastErrno, lastError, libc } from './ffi.ts';
 
 export { addressOf } from './ffi.ts';
 
@@ -25,9 +25,6 @@ export const SEAL_SHRINK = 2;
 export const SEAL_GROW = 4;
 export const SEAL_WRITE = 8;
 
-const cMmap = libc.func(
-  'uintptr_t mmap(uintptr_t address, size_t length, int prot, int flags, int fd, int64_t offset)',
-);
 const cMemfd = libc.func('int memfd_create(const char *name, unsigned int flags)');
 const cFcntl = libc.func('int fcntl(int fd, int command, ...)');
 

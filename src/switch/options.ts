@@ -3,7 +3,7 @@
 import { MAX_PAIRS } from '../abi/layout.ts';
 import { MAC_PATTERN, MAX_ID, NAME_PATTERN, nameFromPath } from '../limits.ts';
 import type { PortOptions, VhostUserPortOptions } from '../types.ts';
-import { checkPolicing } from './policing.ts';
+import { policingProblem } from './policing.ts';
 
 /** The port's name: given, or what its socket's path stands for. */
 export function portName(options: PortOptions): string {
@@ -27,11 +27,8 @@ export function checkPortOptions(options: PortOptions): void {
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= 68 && mtu <= 65535)) {
     refuse(`mtu is ${mtu}; it must be 68 to 65535 bytes`);
   }
-  try {
-    checkPolicing(options);
-  } catch (error) {
-    refuse((error as Error).message);
-  }
+  const policing = policingProblem(options);
+  if (policing) refuse(`${policing.key}: ${policing.message}`);
   if (sealed !== undefined && typeof sealed !== 'boolean') {
     refuse(`requireSealed is ${sealed}; it must be true or false`);
   }

@@ -23,13 +23,15 @@ const RANGES = {
   frames: { most: 1e9, unit: 'frames' },
   bits: { most: 1e13, unit: 'bits' },
 } as const;
-const KINDS = ['frames', 'bits'] as const;
+
+/** What limits count. */
+export const LIMIT_KINDS = ['frames', 'bits'] as const;
 
 /** The first limit that cannot be, in one sentence, and the option it is in. */
 export function policingProblem(
   policing: Policing,
 ): { key: 'rate' | 'burst'; message: string } | undefined {
-  for (const kind of KINDS) {
+  for (const kind of LIMIT_KINDS) {
     const { most, unit } = RANGES[kind];
     for (const key of ['rate', 'burst'] as const) {
       const value = policing[key]?.[kind];
@@ -55,7 +57,7 @@ export function checkPolicing(policing: Policing): void {
 
 /** With the bursts filled in; undefined when nothing is limited. */
 export function effectivePolicing({ rate = {}, burst = {} }: Policing): Policing | undefined {
-  const kinds = KINDS.filter((kind) => rate[kind] !== undefined);
+  const kinds = LIMIT_KINDS.filter((kind) => rate[kind] !== undefined);
   if (kinds.length === 0) return undefined;
   return {
     rate: { ...rate },

@@ -57,6 +57,9 @@ import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts
 
 const DEFAULT_AGEING = 300;
 
+/** Those that carry a port as it is listed. */
+type PortEvent = Exclude<keyof PortEvents, 'notice'>;
+
 export class Switch implements SwitchApi {
   readonly name: string;
   readonly forwarding: Forwarding;
@@ -141,7 +144,7 @@ export class Switch implements SwitchApi {
       this.#police(index, options);
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
-      if (device.up) this.#events.emit('port-up', this.#info(port));
+      if (device.up) this.#tell('port-up', port);
       return port;
     } catch (error) {
       device.reset();
@@ -160,7 +163,7 @@ export class Switch implements SwitchApi {
     }
     const port: VhostUserPort = new VhostUserPort(options, index, device, this.#loop, {
       onNotice: (text) => this.#notice(options.name, text),
-      onConnected: () => this.#events.emit('connected', port.info()),
+      onConnected: () => this.#tell('connected', port),
     });
     port.open();
     return port;
@@ -183,9 +186,9 @@ export class Switch implements SwitchApi {
     this.control.bytes.fill(0, block, block + PORT_STRIDE);
     this.control.set(block + PORT_STATE, PORT_DOWN);
     this.control.set(block + PORT_PEER, NO_PORT);
-    const emit = (event: keyof PortEvents) => {
+    const tell = (event: PortEvent) => {
       const port = this.#ports[index];
-      if (port) this.#events.emit(event, this.#info(port));
+      if (port) this.#tell(event, port);
     };
     return new NetDevice(
       { control: this.control, window: this.#window, pool: this.#pool },
@@ -200,11 +203,11 @@ export class Switch implements SwitchApi {
         changed: () => {
           const up = this.#ports[index]?.device.up ?? false;
           if (!up) this.#fdb.forget(index);
-          emit(up ? 'port-up' : 'port-down');
+          tell(up ? 'port-up' : 'port-down');
         },
         connected: () => {},
         disconnected: () => {},
-        features: () => emit('link-features'),
+        features: () => tell('link-features'),
         rarp: (mac) => this.#fdb.learn(mac, index),
       },
     );
@@ -272,10 +275,14 @@ export class Switch implements SwitchApi {
   #collectFaults(): void {
     const { faults } = this.#window;
     for (const page of faults.pages()) {
-      const port = this.#present().find(({ device }) => device.regions.lossAt(page) !== undefined);
-      if (port && port.device.fault === undefined) {
-        port.quarantine(port.device.regions.lossAt(page)!);
-        this.#events.emit('quarantined', port.info());
+      for (const port of this.#present()) {
+        const loss = port.device.regions.lossAt(page);
+        if (loss === undefined) continue;
+        if (port.device.fault === undefined) {
+          port.quarantine(loss);
+          this.#tell('quarantined', port);
+        }
+        break;
       }
       faults.clear(page, PAGE);
     }
@@ -285,7 +292,7 @@ export class Switch implements SwitchApi {
     for (const port of this.#ports) {
       for (const ring of port?.device.takeBroken() ?? []) {
         this.#notice(port!.name, `ring ${ring.queue} is quarantined: ${ring.broken}`);
-        this.#events.emit('quarantined', this.#info(port!));
+        this.#tell('quarantined', port!);
       }
     }
   }
@@ -338,6 +345,10 @@ export class Switch implements SwitchApi {
   on<K extends keyof PortEvents>(event: K, listener: (value: PortEvents[K]) => void): this {
     this.#events.on(event, listener);
     return this;
+  }
+
+  #tell(event: PortEvent, port: Port): void {
+    this.#events.emit(event, this.#info(port));
   }
 
   #notice(port: string, text: string): void {

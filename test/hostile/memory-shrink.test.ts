@@ -12,7 +12,7 @@ import { RING_BROKEN, RING_STATE } from '../../src/abi/layout.ts';
 import { openSwitch, type Switch, startTraffic, type TrafficPair } from '../../src/api/index.ts';
 import { memfd } from '../../src/linux/index.ts';
 import { ringAddress } from '../../src/memory/control.ts';
-import type { PortInfo } from '../../src/types.ts';
+import type { Policing, PortInfo } from '../../src/types.ts';
 import { openFds } from '../linux/fds.ts';
 import { withHugePages } from '../memory/reserve.ts';
 import { MFD_HUGE_2MB, mappings, unsealable } from '../memory/unsealable.ts';
@@ -224,8 +224,14 @@ describe('class 5: memory that shrinks, main finding out', { timeout: 30_000 }, 
     const told: string[] = [];
     lab.on('quarantined', ({ reason }) => told.push(reason!));
     lab.on('notice', (notice) => told.push(notice.message));
+    // Both events show the port as it is listed, limits and all.
+    const limits = { rate: { frames: 1e9 }, burst: { frames: 1e9 } };
+    const shown: Policing[] = [];
+    for (const event of ['connected', 'quarantined'] as const) {
+      lab.on(event, ({ rate = {}, burst = {} }) => shown.push({ rate, burst }));
+    }
     try {
-      await lab.addPort({ type: 'vhost-user', path: path('once'), queues: 1 });
+      await lab.addPort({ type: 'vhost-user', path: path('once'), queues: 1, ...limits });
       const size = SIZES.whole;
       const guest = new MemoryGuest({ path: path('once'), fd: unsealable(size), size });
       await guest.open();
@@ -241,6 +247,7 @@ describe('class 5: memory that shrinks, main finding out', { timeout: 30_000 }, 
       await sleep(10);
       assert.equal(told.length, 2);
       for (const text of told) assert.match(text, SHRANK);
+      assert.deepEqual(shown, [limits, limits]);
       guest.close();
     } finally {
       await lab.close();
