@@ -118,6 +118,8 @@ export class World {
   #dice = 1;
   /** The next token to copy. */
   #copied = 0;
+  /** Frames taken and delivered before the count began. */
+  #before = { sent: 0, received: 0 };
 
   constructor(spec: WorldSpec) {
     const { size, format, ring = 256, ports = 2, busy = ports, pairs = 1, addresses = 0 } = spec;
@@ -155,6 +157,9 @@ export class World {
     if (rig.control.get(SWITCH_FDB_FULL) > 0) throw new Error('the FDB does not hold them all');
     rig.control.set(SWITCH_WORKERS, spec.workers ?? 1);
     rig.publish();
+    // Until a flow was heard it may go to a ring that another fills: what is lost then is no mistake.
+    this.lap();
+    this.#before = this.#counts();
   }
 
   /** A driver on a ring, full of buffers: of that many bytes, or with these bytes in them. */
@@ -230,26 +235,28 @@ export class World {
       const at = control.get(queue.list + token * 8) + HEADER;
       for (const field of [2, 8]) {
         this.#dice = (Math.imul(this.#dice, 1664525) + 1013904223) >>> 0;
-        view.setUint32(at + field, (this.#dice >>> 8) % this.#hosts, true);
+        view.setUint32(at + field, (this.#dice >>> 8) % this.#hosts);
       }
     };
   }
 
+  #counts() {
+    const frames = (rings: TestQueue[]) => rings.reduce((sum, ring) => sum + ring.frames, 0);
+    return { sent: frames(this.#rings.tx), received: frames(this.#rings.rx) };
+  }
+
   /** Throws unless every frame taken so far was delivered, and all that came back made sense. */
   check(): void {
-    const sum = (rings: TestQueue[], of: (ring: TestQueue) => number) =>
-      rings.reduce((total, ring) => total + of(ring), 0);
-    const { tx, rx } = this.#rings;
-    const sent = sum(tx, (ring) => ring.frames);
-    const received = sum(rx, (ring) => ring.frames);
-    const dropped = sum([...tx, ...rx], (ring) => ring.dropped);
+    const now = this.#counts();
+    const sent = now.sent - this.#before.sent;
+    const received = now.received - this.#before.received;
     const errors = [...this.tx, ...this.rx].some(
       ({ drv }) => this.rig.control.get(drv + DRV_ERRORS) > 0,
     );
-    if (sent === received && dropped === 0 && !errors) return;
+    if (sent === received && !errors) return;
     const { target: _, ...spec } = this.#spec;
     throw new Error(
-      `${JSON.stringify(spec)}: ${sent} taken, ${received} delivered, ${dropped} dropped` +
+      `${JSON.stringify(spec)}: ${sent} frames taken, ${received} delivered` +
         (errors ? '; a ring came back broken' : ''),
     );
   }
@@ -266,15 +273,17 @@ function stride(length: number): number {
   return roundUp(length + GAP, 64);
 }
 
-// Host `host` of port `port` has the address 02:port:host, its low byte first.
+// Host `host` of port `port` has the address 02:port:host, counted up from the last byte.
 
 function putAddress(view: DataView, at: number, port: number, host: number): void {
   view.setUint8(at, 2);
   view.setUint8(at + 1, port);
-  view.setUint32(at + 2, host, true);
+  view.setUint32(at + 2, host);
 }
 
 /** The same as the FDB's functions take it: 48 bits, the first byte lowest. */
 function address(port: number, host: number): bigint {
-  return 2n | (BigInt(port) << 8n) | (BigInt(host) << 16n);
+  const bytes = new DataView(new ArrayBuffer(8));
+  putAddress(bytes, 0, port, host);
+  return bytes.getBigUint64(0, true);
 }

@@ -3,10 +3,12 @@
 //
 // For whoever tunes the datapath, in under 5 seconds:
 //   node bench/inproc.ts [SIZE, imix, tso ...] [split, packed, in-order ...] [wire]
+// and with rings driven from another CPU, whose lines have to travel (inproc-workers.ts), on two CPUs:
+//   node bench/inproc.ts other-cpu [SIZE, imix ...] [split, packed, in-order ...]
 
 import { fileURLToPath } from 'node:url';
 import { type Case, median, type Options, type Section, type Table } from './case.ts';
-import { enoughCpus, LAYOUTS, twoWorkers, type WorkersResult } from './inproc-workers.ts';
+import { enoughCpus, type LAYOUTS, onTwoCpus } from './inproc-workers.ts';
 import { type Size, World, type WorldSpec } from './inproc-world.ts';
 import { lineLatency } from './line-latency.ts';
 
@@ -198,35 +200,39 @@ function largeFrames({ formats }: Options, rounds: number, ms: number) {
   };
 }
 
+const LAYOUT_NAMES: Record<keyof typeof LAYOUTS, string> = {
+  apart: 'each worker two ports of its own',
+  crossed: 'two ports, a worker each',
+  together: 'both into one receive ring',
+};
+
+/** Two workers against one, guests on the other CPU. */
 async function workers(rounds: number) {
-  const runs: WorkersResult[] = [];
   const before = await lineLatency();
-  for (const size of [64, 1518]) {
-    for (const layout of Object.keys(LAYOUTS)) {
-      for (let round = 0; round < rounds; round++) {
-        runs.push(await twoWorkers(layout, size, 'split', 30));
-      }
+  const layouts = Object.keys(LAYOUT_NAMES) as (keyof typeof LAYOUTS)[];
+  const runs = [64, 1518].flatMap((size) =>
+    layouts.map((layout) => ({ size, layout, rates: [] as number[][] })),
+  );
+  for (let round = 0; round < rounds; round++) {
+    for (const { size, layout, rates } of runs) {
+      rates.push(await onTwoCpus(layout, size, 'split', [1, 2], 30));
     }
   }
   const after = await lineLatency();
-  const rows = [64, 1518].flatMap((size) =>
-    Object.keys(LAYOUTS).map((layout) => {
-      const mine = runs.filter((run) => run.size === size && run.layout === layout);
-      const [one, two] = [mine.map((run) => run.one), mine.map((run) => run.two)];
-      const gain = median(mine.map((run) => run.two / run.one));
-      return [
-        `${size} B, ${layout}`,
-        median(one).toFixed(2),
-        median(two).toFixed(2),
-        `${gain.toFixed(2)}x`,
-      ];
-    }),
-  );
   const line = [before, after].map(({ ns: each, label }) => `${each.toFixed(0)} ns (${label})`);
-  const caption = `Two workers against one, split; a line takes ${line.join(', then ')}`;
+  const rows = runs.map(({ size, layout, rates }) => [
+    `${size} B, ${LAYOUT_NAMES[layout]}`,
+    ns(1000 / median(rates.map(([one]) => one!))),
+    ...[0, 1].map((i) => median(rates.map((rate) => rate[i]!)).toFixed(2)),
+    `${median(rates.map(([one, two]) => two! / one!)).toFixed(2)}x`,
+  ]);
   return {
     raw: { runs, line: [before, after] },
-    table: { caption, head: ['', 'one, Mpps', 'two, Mpps', 'gain'], rows },
+    table: {
+      caption: `Guests on the other CPU, and two workers, split; a line took ${line.join(', then ')}`,
+      head: ['', 'one worker, ns a frame', 'Mpps', 'two workers, Mpps', 'gain'],
+      rows,
+    },
   };
 }
 
@@ -270,9 +276,12 @@ async function run(options: Options, say: (line: string) => void): Promise<Secti
     const found = await workers(rounds);
     add(found.table, found.raw);
     notes.push(
-      'Two workers: real threads on CPUs 0 and 1, on one memory; drivers stand while workers run, so ' +
-        'that no CPU is wanting. With one worker the other thread still drives its own ports. What ' +
-        'the two gain together is the sum of both rates.',
+      'Two workers: real threads on CPUs 0 and 1, on one memory. A ring is always driven from the CPU ' +
+        'that its worker is not on, with one worker as with two, and its frames are written and read there, ' +
+        'so that lines travel as they do beside real guests; drivers stand while workers run, so that no ' +
+        'third CPU is wanting. ' +
+        'What two gain together is the sum of both rates. "one worker" is also what a frame costs ' +
+        'with guests on another CPU, and no generator in the way.',
     );
   } else {
     notes.push('Two workers were not measured: that takes two CPUs, and this machine has one.');
@@ -296,23 +305,30 @@ export const inproc: Case = {
   run,
 };
 
-/** What the arguments name, everything by default: a line each. */
-function quick(args: readonly string[]): void {
-  const known = ['split', 'packed', 'in-order'];
-  const formats = known.filter((format) => args.includes(format));
-  const named = args.filter((arg) => !known.includes(arg) && arg !== 'wire');
-  const asked = named.map((arg): Size => (arg === 'imix' || arg === 'tso' ? arg : Number(arg)));
-  const bad = asked.find((size) => typeof size === 'number' && !(size >= 60 && size <= 65557));
-  if (bad !== undefined) throw new RangeError(`frames of '${named[asked.indexOf(bad)]}' bytes?`);
-  const forwarding = args.includes('wire') ? 'wire' : 'switch';
-  const worlds = (formats.length > 0 ? formats : ['split', 'packed']).flatMap((format) =>
-    (asked.length > 0 ? asked : [64, 1518, 'tso' as const]).map((size): [string, WorldSpec] => [
+const KNOWN_FORMATS = ['split', 'packed', 'in-order'];
+
+/** What the arguments name, and otherwise the usual: a line each. */
+async function quick(args: readonly string[]): Promise<void> {
+  const words = [...KNOWN_FORMATS, 'wire', 'other-cpu'];
+  const named = args.filter((arg) => !words.includes(arg));
+  const sizes = named.map((arg): Size => (arg === 'imix' || arg === 'tso' ? arg : Number(arg)));
+  const bad = sizes.findIndex((size) => typeof size === 'number' && !(size >= 60 && size <= 1518));
+  if (bad >= 0) throw new RangeError(`'${named[bad]}' is no length from 60 to 1518, imix or tso`);
+  const formats = KNOWN_FORMATS.filter((format) => args.includes(format));
+  if (formats.length === 0) formats.push('split', 'packed');
+  if (args.includes('other-cpu')) await quickOtherCpu(sizes, formats);
+  else quickHere(sizes, formats, args.includes('wire') ? 'wire' : 'switch');
+}
+
+function quickHere(sizes: Size[], formats: string[], forwarding: 'wire' | 'switch'): void {
+  if (sizes.length === 0) sizes.push(64, 1518, 'tso');
+  const worlds = formats.flatMap((format) =>
+    sizes.map((size): [string, WorldSpec] => [
       `${sizeName(size)}, ${format}, ${forwarding}`,
       { size, format, forwarding },
     ]),
   );
-  const rounds = 5;
-  for (const { name, ns: each, gbps } of compare(worlds, rounds, 50)) {
+  for (const { name, ns: each, gbps } of compare(worlds, 5, 50)) {
     const span = [Math.min(...each), Math.max(...each)].map(ns).join('-');
     console.log(
       `${name.padEnd(26)} ${ns(median(each))} ns/frame (${span}), ${gbps.toFixed(1)} Gb/s`,
@@ -320,4 +336,22 @@ function quick(args: readonly string[]): void {
   }
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) quick(process.argv.slice(2));
+async function quickOtherCpu(sizes: Size[], formats: string[]): Promise<void> {
+  if (!enoughCpus()) throw new Error('other-cpu takes two CPUs, and this machine has one');
+  if (sizes.length === 0) sizes.push(64, 1518);
+  const line = async () => {
+    const { ns: each, label } = await lineLatency();
+    return `a line takes ${each.toFixed(0)} ns (${label})`;
+  };
+  console.log(await line());
+  for (const format of formats) {
+    for (const size of sizes) {
+      if (size === 'tso') throw new RangeError('tso is not for other-cpu');
+      const [rate] = await onTwoCpus('crossed', size, format, [1], 60);
+      console.log(`${`${sizeName(size)}, ${format}`.padEnd(26)} ${ns(1000 / rate!)} ns/frame`);
+    }
+  }
+  console.log(await line());
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await quick(process.argv.slice(2));
