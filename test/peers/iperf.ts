@@ -1,4 +1,4 @@
-// iperf3 between two guests: the one TCP measurement that tests and benches share.
+// iperf3 and ping between two guests: the measurements that tests and benches share.
 
 import type { Guest, GuestProcess } from './guest.ts';
 import { waitFor } from './process.ts';
@@ -17,6 +17,35 @@ export async function serve(server: Guest): Promise<GuestProcess> {
   return daemon;
 }
 
+/** What iperf3 -J says at its end, of what the server received. */
+interface Received {
+  seconds: number;
+  bytes: number;
+  bits_per_second: number;
+  /** UDP only. */
+  packets: number;
+  lost_packets: number;
+}
+
+async function received(
+  server: Guest,
+  client: Guest,
+  serverAddress: string,
+  seconds: number,
+  flags: string,
+): Promise<Received> {
+  const daemon = await serve(server);
+  try {
+    const { stdout } = await client.run(
+      `iperf3 -J -c ${serverAddress} -t ${seconds} ${flags} --connect-timeout 5000`,
+      { timeoutMs: seconds * 1000 + 20_000 },
+    );
+    return (JSON.parse(stdout) as { end: { sum_received: Received } }).end.sum_received;
+  } finally {
+    await daemon.kill();
+  }
+}
+
 /** TCP from `client` to `server` for `seconds`; what the server received, in Mbit/s. */
 export async function iperf(
   server: Guest,
@@ -24,17 +53,49 @@ export async function iperf(
   serverAddress: string,
   { seconds = 2, flags = '' }: { seconds?: number; flags?: string } = {},
 ): Promise<number> {
-  const daemon = await serve(server);
-  try {
-    const { stdout } = await client.run(
-      `iperf3 -J -c ${serverAddress} -t ${seconds} ${flags} --connect-timeout 5000`,
-      { timeoutMs: seconds * 1000 + 20_000 },
-    );
-    const report = JSON.parse(stdout) as { end: { sum_received: { bits_per_second: number } } };
-    return report.end.sum_received.bits_per_second / 1e6;
-  } finally {
-    await daemon.kill();
+  const { bits_per_second } = await received(server, client, serverAddress, seconds, flags);
+  return bits_per_second / 1e6;
+}
+
+/**
+ * UDP from `client` to `server`, datagrams of `bytes` of payload as fast as it goes: those that the
+ * server received a second, and the part of those sent that it did not, 0 to 1.
+ */
+export async function iperfUdp(
+  server: Guest,
+  client: Guest,
+  serverAddress: string,
+  { seconds = 2, bytes = 64 }: { seconds?: number; bytes?: number } = {},
+): Promise<{ perSecond: number; lost: number }> {
+  const flags = `-u -b 0 -l ${bytes}`;
+  const end = await received(server, client, serverAddress, seconds, flags);
+  return {
+    perSecond: end.bytes / bytes / end.seconds,
+    lost: end.packets > 0 ? end.lost_packets / end.packets : 1,
+  };
+}
+
+/** Round-trip times of `count` pings in a row, microseconds; `interval` seconds apart, or at once. */
+export async function pingTimes(
+  from: Guest,
+  address: string,
+  { count, interval }: { count: number; interval?: number },
+): Promise<number[]> {
+  const pace = interval === undefined ? '-A' : `-i ${interval}`;
+  // Into a file first: the console, slow under TCG, would disturb what is measured.
+  const { stdout } = await from.run(
+    `ping ${pace} -c ${count} -W 2 ${address} > /tmp/pings
+    sed -n 's/.* time=\\([0-9.]*\\) ms.*/\\1/p' /tmp/pings`,
+    { timeoutMs: 30_000 + count * ((interval ?? 0) * 1000 + 20) },
+  );
+  const times = stdout
+    .trim()
+    .split('\n')
+    .map((ms) => Number(ms) * 1000);
+  if (times.length < count / 2 || times.some(Number.isNaN)) {
+    throw new Error(`ping: ${times.length} of ${count} came back`);
   }
+  return times;
 }
 
 /** Share of lost echoes, 0 to 1, of `count` pings 0.1 s apart. */

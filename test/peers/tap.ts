@@ -38,6 +38,11 @@ export class Tap {
     }
   }
 
+  /** For who reads and writes by itself. */
+  get fd(): number {
+    return this.#fd;
+  }
+
   /** Throws the error of write(2): EINVAL for a header the kernel does not take. */
   write(header: Uint8Array, frame: Uint8Array): void {
     writeSync(this.#fd, Buffer.concat([header.subarray(0, HEADER), frame]));
