@@ -102,7 +102,7 @@ export type Placement = LineLabel | 'mixed' | 'crowded';
 
 /** Where a run had its CPUs, and whether it had them to itself. */
 export function placement({ line: [before, after], waited = 0 }: OnLine): Placement {
-  if (waited > 0.1) return 'crowded';
+  if (waited > 0.05) return 'crowded';
   const moved = Math.max(before, after) > 1.5 * Math.min(before, after);
   return moved ? 'mixed' : labelOf((before + after) / 2);
 }

@@ -16,7 +16,7 @@ export const iperfCase: Case = {
   name: 'iperf',
   about: 'iperf3 TCP between two TCG guests: vhop, vhost PMD, QEMU stream, TAP + bridge',
   needs: ['qemu', 'testpmd', 'net'],
-  estimate: ({ rounds, seconds }) => WAYS.length * rounds * (seconds + 16),
+  estimate: ({ rounds, seconds }) => WAYS.length * rounds * (seconds + 10),
   async run({ rounds, seconds }, say) {
     const all = await inTurn(WAYS, rounds, async ([name, run]) => {
       const result = await run(seconds);

@@ -117,7 +117,7 @@ export async function chartSvg({ title, unit, bars }: Chart): Promise<string> {
     title: { text: title, anchor: 'start', fontSize: 15, offset: 14 },
     background: 'white',
     padding: 16,
-    width: { step: grouped ? 30 : 60 },
+    width: { step: grouped ? 30 : 120 },
     height: 280,
     data: { values },
     encoding: {

@@ -41,7 +41,7 @@ test('a run has the distance of its CPUs, unless they moved or were wanted elsew
   assert.equal(placement({ line: [150, 170] }), 'far');
   assert.equal(placement({ line: [30, 165] }), 'mixed');
   assert.equal(placement({ line: [165, 30] }), 'mixed');
-  assert.equal(placement({ line: [30, 40], waited: 0.05 }), 'near');
+  assert.equal(placement({ line: [30, 40], waited: 0.02 }), 'near');
   assert.equal(placement({ line: [30, 40], waited: 0.5 }), 'crowded');
 });
 
