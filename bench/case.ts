@@ -1,5 +1,8 @@
 // What every part of the benchmark is to the report: a name, what it needs, and tables and charts of
-// what it found.
+// what it found. And how runs are compared: in turn, round by round, like with like.
+
+import type { Peer } from '../test/peers/process.ts';
+import { type LineLabel, labelOf } from './line-latency.ts';
 
 /** How much to measure. */
 export interface Options {
@@ -15,6 +18,8 @@ export interface Options {
   rings: readonly number[];
   /** Whether receive buffers may be merged. */
   mergeable: readonly boolean[];
+  /** Another checkout of vhop, ready to run, to compare with. */
+  against?: string | undefined;
 }
 
 export interface Case {
@@ -22,8 +27,10 @@ export interface Case {
   name: string;
   /** One line for --help. */
   about: string;
-  /** Programs it cannot do without (test/peers/process.ts). */
-  needs: readonly ('qemu' | 'testpmd' | 'ovs')[];
+  /** What it cannot do without: see test/peers/process.ts. */
+  needs: readonly (Peer | 'ovs')[];
+  /** Seconds it takes, about. */
+  estimate(options: Options): number;
   /** Measures. `say` prints a line at once: what is being measured, and each row when it is known. */
   run(options: Options, say: (line: string) => void): Promise<Section>;
 }
@@ -33,6 +40,8 @@ export interface Section {
   title: string;
   /** How it was measured, and what to know when reading it; a paragraph each. */
   notes: string[];
+  /** Command lines of what was measured. */
+  commands?: string[];
   tables: Table[];
   charts: Chart[];
   /** Every single measurement, for --json. */
@@ -51,6 +60,11 @@ export interface Chart {
   /** Of the values. */
   unit: string;
   bars: { group: string; name: string; value: number }[];
+}
+
+/** The frame lengths that are plain numbers: what a case without mixes measures. */
+export function lengths({ sizes }: Options): number[] {
+  return sizes.filter((size) => size !== 'imix');
 }
 
 /** The middle one; of two, their mean. NaN of none. */
@@ -73,4 +87,58 @@ export async function inTurn<C, R>(
     for (const [i, contender] of contenders.entries()) all[i]!.push(await run(contender));
   }
   return all;
+}
+
+/** A run with two CPUs in it. */
+export interface OnLine {
+  /** The line latency before it and after it, nanoseconds. */
+  line: readonly [before: number, after: number];
+  /** Share of its time in which some thread waited for a CPU; undefined where that is not known. */
+  waited?: number | undefined;
+}
+
+/** 'mixed': the CPUs were moved meanwhile. 'crowded': something else wanted them. */
+export type Placement = LineLabel | 'mixed' | 'crowded';
+
+/** Where a run had its CPUs, and whether it had them to itself. */
+export function placement({ line: [before, after], waited = 0 }: OnLine): Placement {
+  if (waited > 0.05) return 'crowded';
+  const moved = Math.max(before, after) > 1.5 * Math.min(before, after);
+  return moved ? 'mixed' : labelOf((before + after) / 2);
+}
+
+/**
+ * Whether two runs had their CPUs at the same distance: by name, or, as names have edges, by time within a
+ * quarter.
+ */
+export function alike(a: OnLine, b: OnLine): boolean {
+  const [here, there] = [placement(a), placement(b)];
+  if ([here, there].some((each) => each === 'mixed' || each === 'crowded')) return false;
+  const [one, other] = [a, b].map(({ line }) => line[0] + line[1]) as [number, number];
+  return here === there || Math.max(one, other) <= 1.25 * Math.min(one, other);
+}
+
+export interface Ratio {
+  /** The median of the pairs' ratios; NaN of none. */
+  ratio: number;
+  /** Rounds in which both ran alike. */
+  pairs: number;
+}
+
+/**
+ * How `runs` compare with `reference`, round by round, by a value of each run. Only like is compared
+ * with like; a round without the other run or the value does not count.
+ */
+export function compare<R extends OnLine>(
+  runs: readonly (R | undefined)[],
+  reference: readonly (R | undefined)[],
+  value: (run: R) => number | undefined,
+): Ratio {
+  const ratios = runs.flatMap((run, round) => {
+    const other = reference[round];
+    if (!run || !other || !alike(run, other)) return [];
+    const ratio = (value(run) ?? Number.NaN) / (value(other) ?? Number.NaN);
+    return Number.isFinite(ratio) ? [ratio] : [];
+  });
+  return { ratio: median(ratios), pairs: ratios.length };
 }

@@ -3,6 +3,7 @@
 //
 // Two figures: the pair's rate, which on a small machine includes the CPU that flooder and main take; and
 // frames by CPU time of the pair's own threads, which other load on the machine does not touch.
+// Run: npm run bench -- --cases flood
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -13,6 +14,7 @@ import { promisify } from 'node:util';
 import { WORKER_BASE, WORKER_GENERATION } from '../src/abi/layout.ts';
 import { openSwitch, startTraffic } from '../src/api/index.ts';
 import { serveControl } from '../src/control/server.ts';
+import { type Case, median } from './case.ts';
 import type { Kind } from './flood.ts';
 import type { Latency } from './probe.ts';
 
@@ -159,3 +161,47 @@ async function flooder(path: string, kind: Kind): Promise<ChildProcess> {
   await new Promise((done) => child.stdout!.once('data', done));
   return child;
 }
+
+/** Idle ports beside the pair. */
+const IDLE = [0, 64];
+/** Looks a round: they are short. */
+const LOOKS = 10;
+
+export const floodCase: Case = {
+  name: 'flood',
+  about: 'what a front end that never rests costs others on its switch',
+  needs: [],
+  estimate: ({ rounds }) =>
+    IDLE.length * FLOODS.length * (4 + (rounds * LOOKS * 2 * (LOOK + 20)) / 1000),
+  async run({ rounds }, say) {
+    const found: { idle: number; runs: FloodResult[] }[] = [];
+    for (const idle of IDLE) {
+      say(`${FLOODS.length} floods, ${idle} idle ports`);
+      found.push({ idle, runs: await floods(FLOODS, rounds * LOOKS, idle) });
+    }
+    return {
+      title: 'A front end that never rests',
+      notes: [
+        'Two guests in process exchange frames beside a front end that repeats one kind of request: their ' +
+          'rate under the flood against that at rest, and the same of frames by CPU time of their own threads. ' +
+          "Requests are another port's, queries `vhop ports`: median and worst.",
+      ],
+      tables: found.map(({ idle, runs }) => ({
+        caption: `${idle} idle ports of 8 queue pairs beside them`,
+        head: [
+          ...['flood', 'rate', 'by CPU time', 'CPU of main, %', 'of the flooder, %'],
+          ...['quiesces a second', 'request, ms', 'query, ms'],
+        ],
+        rows: runs.map((run) => [
+          ...[run.kind, median(run.rates).toFixed(3), median(run.efficiency).toFixed(3)],
+          ...[(run.main * 100).toFixed(1), (run.flooder * 100).toFixed(1), run.quiesced.toFixed(0)],
+          ...[run.latency.request, run.latency.query].map((ms) =>
+            ms.map((each) => each.toFixed(1)).join(' / '),
+          ),
+        ]),
+      })),
+      charts: [],
+      raw: found,
+    };
+  },
+};

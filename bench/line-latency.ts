@@ -7,11 +7,17 @@ import { fileURLToPath } from 'node:url';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { setAffinity } from '../src/linux/index.ts';
 
+/** near: under 60 ns, one core complex; far: over 110 ns, two. */
+export type LineLabel = 'near' | 'between' | 'far';
+
 export interface LineLatency {
   /** One way, in nanoseconds: half a round trip, the median of the batches. */
   ns: number;
-  /** near: under 60 ns, one core complex; far: over 110 ns, two. */
-  label: 'near' | 'between' | 'far';
+  label: LineLabel;
+}
+
+export function labelOf(ns: number): LineLabel {
+  return ns < 60 ? 'near' : ns > 110 ? 'far' : 'between';
 }
 
 const rounds = 5000;
@@ -61,7 +67,7 @@ export async function lineLatency(cpus: readonly [number, number] = [0, 1]): Pro
         }),
     );
     const [ns = Number.NaN] = await Promise.all(results);
-    return { ns, label: ns < 60 ? 'near' : ns > 110 ? 'far' : 'between' };
+    return { ns, label: labelOf(ns) };
   } finally {
     await Promise.all(workers.map((worker) => worker.terminate()));
   }

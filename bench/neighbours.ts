@@ -1,6 +1,7 @@
 // What a hostile neighbour costs: an innocent sender offers a part of what a worker can carry, while
 // another port of the same worker does its worst. In process, one thread; the clock is the CPU time spent
 // in poll(), and all drivers work while it stands, so that nothing but the worker is shared.
+// Run: npm run bench -- --cases neighbours
 
 import { MAX_SEGMENTS } from '../src/abi/layout.ts';
 import {
@@ -16,6 +17,7 @@ import { packet } from '../test/datapath/packets.ts';
 import type { Part, TestQueue } from '../test/datapath/queue.ts';
 import type { SplitQueue } from '../test/datapath/queue-split.ts';
 import { features, PLAIN, Rig, type TestPort } from '../test/datapath/rig.ts';
+import { type Case, inTurn, lengths, median } from './case.ts';
 import { clockCost, threadTime } from './cpu-clock.ts';
 
 const RING = 256;
@@ -291,6 +293,49 @@ export function neighbour(name: string, size: number, load: number, ms: number):
     usual: gaps[Math.floor(gaps.length * 0.99)] ?? time,
   };
 }
+
+/** The innocent port offers so much of what a worker can carry: less than half, its share of two. */
+const LOAD = 0.4;
+
+export const neighboursCase: Case = {
+  name: 'neighbours',
+  about: 'what a hostile port of the same worker costs an innocent one, in process',
+  needs: [],
+  estimate: (options) =>
+    lengths(options).length *
+    Object.keys(NEIGHBOURS).length *
+    options.rounds *
+    (1 + options.seconds * 0.2),
+  async run(options, say) {
+    const names = Object.keys(NEIGHBOURS);
+    const ms = options.seconds * 50;
+    const found: { size: number; load: number; runs: NeighbourResult[][] }[] = [];
+    for (const size of lengths(options)) {
+      say(`${size} B frames beside ${names.length} neighbours`);
+      const one = async (name: string) => neighbour(name, size, LOAD, ms);
+      found.push({ size, load: LOAD, runs: await inTurn(names, options.rounds, one) });
+    }
+    return {
+      title: 'Hostile neighbours',
+      notes: [
+        `An innocent port offers ${LOAD * 100} % of a worker's capacity beside one other port that does its ` +
+          "worst; one thread, the clock is the worker's CPU time.",
+      ],
+      tables: found.map(({ size, runs }) => ({
+        caption: `${size} B frames of an innocent port`,
+        head: ['beside', 'arrives, %', 'a turn every, us (p99)', 'at most, us'],
+        rows: runs.map((each, i) => [
+          names[i]!,
+          (median(each.map((r) => r.got)) * 100).toFixed(1),
+          median(each.map((r) => r.usual)).toFixed(1),
+          median(each.map((r) => r.longest)).toFixed(1),
+        ]),
+      })),
+      charts: [],
+      raw: found,
+    };
+  },
+};
 
 /** An address as the FDB's functions take it: 48 bits, the first byte lowest. */
 function address(bytes: Uint8Array): bigint {

@@ -7,6 +7,7 @@ import * as V from '../src/abi/virtio.ts';
 import { header } from '../test/datapath/frames.ts';
 import { packet } from '../test/datapath/packets.ts';
 import { features, Rig } from '../test/datapath/rig.ts';
+import { type Case, median, type Table } from './case.ts';
 
 /** Bytes between buffers; how many are copied in turn decides which cache they lie in. */
 const STRIDE = 4352;
@@ -173,4 +174,57 @@ export function cutRounds(rounds: number): number[][] {
   const all: number[][] = RECEIVERS.map(() => []);
   for (let i = 0; i < rounds; i++) for (const [k, run] of runs.entries()) all[k]!.push(run());
   return all;
+}
+
+export const offloadCase: Case = {
+  name: 'offload',
+  about: 'what checksums and segmentation done for a receiver cost, in process',
+  needs: [],
+  estimate: ({ rounds }) => 10 + rounds * 4,
+  async run({ rounds }, say) {
+    // Short ones: many rounds.
+    say('1500 B copied, and copied and summed');
+    const sums = await sumRounds(rounds * 30);
+    say('64 KiB TSO frames to a receiver');
+    const cuts = cutRounds(rounds * 10);
+    const bars = RECEIVERS.map(({ name }, i) => ({
+      group: '64 KiB',
+      name,
+      value: median(cuts[i]!),
+    }));
+    return {
+      title: 'Offloads done for a receiver',
+      notes: ['One thread, the datapath alone; medians of ratios taken in turn.'],
+      tables: [sumTable(sums), cutTable(cuts)],
+      charts: [{ title: '64 KiB TSO frames to a receiver', unit: 'Gbit/s of payload', bars }],
+      raw: { sums, cuts },
+    };
+  },
+};
+
+function sumTable(sums: readonly SumResult[]): Table {
+  return {
+    caption: '1500 B copied, and copied and summed',
+    head: ['buffers', 'copied, ns', 'and summed, ns', 'ratio'],
+    rows: [...new Set(sums.map((r) => r.place))].map((place) => {
+      const runs = sums.filter((r) => r.place === place);
+      const [copied, summed, ratio] = [
+        median(runs.map((r) => r.copy)).toFixed(1),
+        median(runs.map((r) => r.sum)).toFixed(1),
+        median(runs.map((r) => r.sum / r.copy)).toFixed(2),
+      ];
+      return [place, copied, summed, ratio];
+    }),
+  };
+}
+
+function cutTable(cuts: readonly number[][]): Table {
+  return {
+    caption: '64 KiB TSO frames to a receiver',
+    head: ['receiver', 'Gbit/s of payload', 'against the first'],
+    rows: RECEIVERS.map(({ name }, i) => {
+      const ratio = median(cuts[i]!.map((gbps, k) => gbps / cuts[0]![k]!));
+      return [name, median(cuts[i]!).toFixed(1), ratio.toFixed(2)];
+    }),
+  };
 }

@@ -1,12 +1,13 @@
 // What paging costs: the same frames between two guests that are mapped whole, that are paged with all
 // they use resident, and that use more pages than there are slots. In process, one thread; only
-// poll() is timed, guests write and read through their files.
+// poll() is timed, guests write and read through their files. Run: npm run bench -- --cases paging
 
 import { WORKER_BASE, WORKER_EVICTIONS, WORKER_PAGES_IN } from '../src/abi/layout.ts';
 import { eventfd } from '../src/linux/index.ts';
 import { concat, frame, header, mac } from '../test/datapath/frames.ts';
 import { GIB, type Piece, SparseGuest } from '../test/paging/guest.ts';
 import { DeviceBench, PLAIN } from '../test/virtio/bench.ts';
+import { type Case, inTurn, lengths, median } from './case.ts';
 
 const BURST = 64;
 const HEADER = 12;
@@ -30,8 +31,6 @@ const WAYS = [
   { name: 'paged, resident', pages: 100, size: GIB, window: { whole: 0 } },
   { name: 'paged, working set over the slots', pages: 1000, size: 4 * GIB, window: { whole: 0 } },
 ] as const;
-
-export const WAY_NAMES: readonly string[] = WAYS.map(({ name }) => name);
 
 /** Runs way number `which` with frames of `size` bytes for `seconds`. */
 export function paging(which: number, size: number, seconds: number): PagingResult {
@@ -116,4 +115,66 @@ export function paging(which: number, size: number, seconds: number): PagingResu
 /** An address as the FDB's functions take it: 48 bits, the first byte lowest. */
 function macBits(bytes: Uint8Array): bigint {
   return bytes.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+}
+
+export const pagingCase: Case = {
+  name: 'paging',
+  about: 'what guests that do not fit into the window pay, in process',
+  needs: [],
+  estimate: (options) =>
+    lengths(options).length * WAYS.length * options.rounds * (options.seconds + 1.5),
+  async run(options, say) {
+    const found: { size: number; runs: PagingResult[][] }[] = [];
+    for (const size of lengths(options)) {
+      say(`${size} B frames`);
+      const way = async (which: number) => paging(which, size, options.seconds);
+      found.push({ size, runs: await inTurn([...WAYS.keys()], options.rounds, way) });
+    }
+    return {
+      title: 'Guests that do not fit',
+      notes: ['Two guests in process, one thread, only poll() is timed.'],
+      tables: [
+        {
+          caption: 'Frames between two guests, mapped whole or page by page',
+          head: [
+            'frames',
+            'guests',
+            'ns a frame',
+            'against whole',
+            'pages a frame',
+            'ns a page',
+            'lost',
+          ],
+          rows: found.flatMap(({ size, runs }) => pagingRows(size, runs)),
+        },
+      ],
+      charts: [
+        {
+          title: 'Cost of a frame between two guests',
+          unit: 'ns in poll()',
+          bars: found.flatMap(({ size, runs }) =>
+            WAYS.map(({ name }, i) => ({
+              group: `${size} B`,
+              name,
+              value: median(runs[i]!.map((r) => r.ns)),
+            })),
+          ),
+        },
+      ],
+      raw: found,
+    };
+  },
+};
+
+function pagingRows(size: number, all: readonly PagingResult[][]): string[][] {
+  return all.map((runs, i) => {
+    const middle = (field: (r: PagingResult) => number, digits: number) =>
+      median(runs.map(field)).toFixed(digits);
+    const ratio = median(runs.map((r, k) => r.ns / all[0]![k]!.ns));
+    return [
+      ...[`${size} B`, WAYS[i]!.name, middle((r) => r.ns, 1), ratio.toFixed(2)],
+      ...[middle((r) => r.pagesIn / r.frames, 3), middle((r) => r.nsPerPage, 0)],
+      middle((r) => r.lost, 0),
+    ];
+  });
 }
