@@ -218,9 +218,10 @@ function chart(title: string, figures: readonly Figure[], all: readonly Runs[]):
   };
 }
 
-export const guests: Case = {
+export const guestsCase: Case = {
   name: 'guests',
   about: 'two TCG guests: TCP, UDP, ping; vhop, vhost PMD, QEMU stream, TAP + bridge',
-  needs: ['qemu'],
+  needs: ['qemu', 'testpmd', 'net'],
+  estimate: ({ rounds }) => rounds * 5 * 33,
   run,
 };

@@ -186,9 +186,10 @@ function row({ name, cpu, resident, guests, threads }: Idle): string[] {
   return [name, percent, ...[resident, guests].map((n) => (n / MIB).toFixed(0)), `${threads}`];
 }
 
-export const idle: Case = {
+export const idleCase: Case = {
   name: 'idle',
   about: 'a switch with 64 ports at rest: CPU, memory, threads; and how long it takes to start',
   needs: [],
+  estimate: ({ rounds, seconds }) => 20 + 3 * (3 + rounds * seconds),
   run,
 };

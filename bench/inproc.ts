@@ -297,10 +297,11 @@ async function run(options: Options, say: (line: string) => void): Promise<Secti
   return { title: 'In process: the datapath without a peer', notes, tables, charts, raw };
 }
 
-export const inproc: Case = {
+export const inprocCase: Case = {
   name: 'inproc',
   about: 'the datapath alone, anywhere: by frame, queues, ports, addresses; 1 and 2 workers',
   needs: [],
+  estimate: ({ rounds, seconds }) => 25 + rounds * 5 * seconds,
   run,
 };
 

@@ -294,9 +294,10 @@ function chart(kind: Kind, all: readonly Runs[]): Chart {
   };
 }
 
-export const latency: Case = {
+export const latencyCase: Case = {
   name: 'latency',
   about: 'one frame to and fro: idle, at half load, from sleep; vhop, vhost PMD, TAP + bridge',
   needs: [],
+  estimate: ({ rounds, seconds }) => rounds * (7 * seconds + 15),
   run,
 };

@@ -110,7 +110,16 @@ export const RINGS: Mutant[] = [
     ['id-past-ring', 20, 'if (largest >= size) {', 'if (largest > size) {', PACKED],
     ['id-unchecked', 20, 'if (largest >= size) {', 'if (false) {', PACKED],
     ['last-id-only', 20, 'largest = max(largest, id);', 'largest = id;', PACKED],
-    ['no-wrap-flip', 17, '| (wrap ^ WRAP)', '| wrap', WRAPS],
+    ['no-wrap-flip', 17, 'wanted ^= DESC_F_AVAIL | DESC_F_USED;', '', WRAPS],
+    ['no-wrap-flip-used', 17, 'lap ^= DESC_F_AVAIL | DESC_F_USED;', '', WRAPS],
+    [
+      'no-wrap-flip-in-order',
+      17,
+      '| (wrap ^ WRAP)',
+      '| wrap',
+      ONCE,
+      'test/datapath/own-driver.test.ts',
+    ],
     [
       'wrap-unchecked-at-ready',
       20,
@@ -125,13 +134,7 @@ export const RINGS: Mutant[] = [
       'false',
       PACKED,
     ],
-    [
-      'id-of-the-first',
-      20,
-      '(advance(position, span - 1, size) & SLOT_BITS)',
-      '(position & SLOT_BITS)',
-      PACKED_TX,
-    ],
+    ['id-of-the-first', 20, '(advance(slot, span - 1, size) & SLOT_BITS)', 'slot', PACKED_TX],
     ['chain-without-end', 21, 'if (span == 0) {', 'if (false) {', PACKED_TX],
     [
       'chain-longer-than-walks',
@@ -143,8 +146,8 @@ export const RINGS: Mutant[] = [
     [
       'first-flags-first',
       22,
-      'if (position == first) {',
-      'if (position == first) store<u16>(at, <u16>flags, FLAGS);\n    if (position == first) {',
+      'if (i == 0 && first) {',
+      'if (i == 0 && first) store<u16>(at, <u16>flags, FLAGS);\n    if (i == 0 && first) {',
       MERGE,
     ],
     ['no-second-look-packed', 24, 'return !readyAt(ring, position);', 'return true;', WAKE],

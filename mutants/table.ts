@@ -33,6 +33,7 @@ export const CONTROL = `${HOSTILE}/traffic-control.test.ts`;
 export const FLOOD = `${HOSTILE}/traffic-flood.test.ts`;
 export const ONCE = `${HOSTILE}/traffic-once.test.ts`;
 export const NOTIFY = 'test/datapath/notify.test.ts';
+export const FORWARDING = 'test/datapath/forwarding.test.ts';
 export const TRAP = 'test/datapath/trap.test.ts';
 export const SESSION = 'test/vhost-user/session.test.ts';
 export const SETUP = 'test/virtio/setup.test.ts';

@@ -4,6 +4,7 @@ import {
   FETCH,
   FLIP,
   FLOOD,
+  FORWARDING,
   LENGTH,
   MERGE,
   type Mutant,
@@ -23,23 +24,18 @@ export const TRAFFIC: Mutant[] = [
     ['no-least-frame', 14, 'walkedBytes < hdrLen + MIN_FRAME', 'walkedBytes < hdrLen', LENGTH],
     ['shorter-than-header', 14, 'walkedBytes < hdrLen + MIN_FRAME', 'walkedBytes == 0', LENGTH],
     ['no-longest-frame', 14, 'walkedBytes > hdrLen + MAX_FRAME', 'false', SEND],
-    ['short-form-too-short', 14, 'len >= hdrLen + KEPT', 'len >= hdrLen', LENGTH],
-    ['short-form-too-long', 14, 'len <= hdrLen + MAX_FRAME', 'true', SEND],
+    ['plain-too-short', 14, '= MAX_FRAME - KEPT;', '= u32.MAX_VALUE;', LENGTH],
+    ['plain-too-long', 14, '= MAX_FRAME - KEPT;', '= 0x7fff_ffff;', SEND],
     ['flags-unread', 18, '& telling) == 0 &&', '& 0) == 0 &&', SEND],
+    ['plain-flags-unread', 18, '(rest & telling) != 0 ||', '', SEND],
     [
       'length-fetched-anew',
       19,
-      'store<u32>(frame, len - hdrLen, LEN);',
-      'store<u32>(frame, load<u32>(descriptor, 8) - hdrLen, LEN);',
+      'place(frame, linear + hdrLen, left);\n        bytes',
+      'place(frame, linear + hdrLen, load<u32>(descriptor, 8) - hdrLen - KEPT);\n        bytes',
       FETCH,
     ],
-    [
-      'burst-of-any-length',
-      27,
-      'bytes += len;\n        if (bytes > BURST_WORK)',
-      'if (false)',
-      WORK,
-    ],
+    ['burst-of-any-length', 27, 'i < n && bytes <= limit;', 'i < n;', WORK],
     [
       'burst-of-any-walk',
       27,
@@ -71,7 +67,7 @@ export const TRAFFIC: Mutant[] = [
     ['headers-unread', 25, 'if (!need(headersLen)) return false;', '', OFFLOAD],
   ]),
   ...of('src/datapath/room.ts', [
-    ['receive-flags-unread', 21, '== <u32>DESC_F_WRITE;', '>= 0;', RECEIVE],
+    ['receive-flags-unread', 21, '(rest & telling) == single', 'true', RECEIVE],
     ['bad-buffer-kept', 22, '    returnRoom();', '', RECEIVE],
     [
       'short-room-given-back',
@@ -103,7 +99,7 @@ export const TRAFFIC: Mutant[] = [
     [
       'header-fetched-anew',
       19,
-      'v128.store(linear, v128.load(frame, HDR));',
+      'writeHeader(linear, frame, hdrLen);',
       'v128.store(linear, v128.load(load<u32>(load<u32>(frame, PARTS)) - KEPT - hdrLen));',
       FLIP,
     ],
@@ -117,7 +113,21 @@ export const TRAFFIC: Mutant[] = [
     ['delivered-to-retired', 21, '== RING_RUNNING) fill', '>= 0) fill', RETIRE],
     ['lock-kept', 21, '  unlock(ring);\n}', '}', TRAP],
   ]),
+  ...of('src/datapath/plain.ts', [
+    ['plain-addresses-fetched-anew', 19, 'v128.load(frame, ETH)', 'v128.load(from - KEPT)', FLIP],
+    ['plain-into-too-little', 22, 'load<u32>(buffer, BUF_LEN) < need', 'false', MERGE],
+    ['plain-of-several', 11, 'load<u32>(frame, COUNT) > 1 ||', '', REGIONS, SEND],
+    ['plain-no-buffers', 22, '<u32>offset | 0x1_0000', '<u32>offset', MERGE],
+    ['plain-a-byte-less', 28, 'const last = rest - 32;', 'const last = rest - 33;', FORWARDING],
+  ]),
   ...of('src/datapath/forward.ts', [
+    [
+      'alike-by-half',
+      27,
+      '(i64x2.extract_lane(other, 0) | <u32>i32x4.extract_lane(other, 2)) == 0',
+      'i64x2.extract_lane(other, 0) == 0',
+      FORWARDING,
+    ],
     [
       'used-before-delivery',
       22,

@@ -35,9 +35,10 @@ export function count(seen: Map<string, number>, what: string, by = 1): void {
   if (by > 0) seen.set(what, (seen.get(what) ?? 0) + by);
 }
 
-/** What the honest guest must get of a frame: its header, then these bytes. */
+/** What the honest guest must get of a frame: its header, empty if it asks for nothing, then these bytes. */
 export function arrival(frame: Uint8Array, header: Uint8Array = new Uint8Array(HEADER)): Buffer {
-  const out = Buffer.concat([header.subarray(0, HEADER), frame]);
+  const asks = header[0] !== 0 || header[1] !== 0;
+  const out = Buffer.concat([asks ? header.subarray(0, HEADER) : new Uint8Array(HEADER), frame]);
   out.writeUInt16LE(1, 10);
   return out;
 }

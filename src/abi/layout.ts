@@ -284,29 +284,34 @@ export const FDB_CAPACITY = 65536;
 // --- scratch of one worker ----------------------------------------------------------------------
 export const SCRATCH_BASE = 0x80_0000;
 export const SCRATCH_STRIDE = 0x8_0000;
-export const BURST = 64;
+export const BURST = 128;
 /** BURST frame records of 64 B, see datapath/frame.ts. */
 export const SCRATCH_FRAMES = 0;
 /** Receive buffers gathered ahead: AHEAD x 16 B, see datapath/room.ts. */
-export const SCRATCH_BUFFERS = 0x1000;
+export const SCRATCH_BUFFERS = 0x2000;
 /** Receive buffers gathered ahead at most, and buffers one frame may take. */
 export const AHEAD = 256;
 /** The header and first 16 bytes of the frame being written, contiguous. */
-export const SCRATCH_OUT = 0x2000;
-/** Indices of the frames meant for one ring: BURST x u32. */
-export const SCRATCH_LIST = 0x2100;
+export const SCRATCH_OUT = 0x3000;
+/** u32 that nobody reads: what `touchRoom` looked at, so that it does (datapath/room.ts). */
+export const SCRATCH_TOUCHED = 0x3100;
+/** Records of the frames meant for one ring, and of all frames of a burst: BURST x u32 each. */
+export const SCRATCH_LIST = 0x3200;
+export const SCRATCH_ALL = 0x3400;
 /** Destination port seen in the burst: MAX_PORTS x u8. */
-export const SCRATCH_SEEN = 0x2200;
-/** Chains found in a ring: AHEAD x {head u32, descriptor u32}, see datapath/ring.ts. */
-export const SCRATCH_CHAINS = 0x2800;
+export const SCRATCH_SEEN = 0x3600;
+/** Chains of the burst, by frame: BURST x {head u32, descriptor u32}, see datapath/ring.ts. */
+export const SCRATCH_TX_CHAINS = 0x3800;
+/** Chains of receive buffers just found: AHEAD of them. */
+export const SCRATCH_RX_CHAINS = 0x4000;
 /** The headers of the frame being segmented, see datapath/segment.ts: 16 B and HEADERS_MAX. */
-export const SCRATCH_HEADERS = 0x3000;
+export const SCRATCH_HEADERS = 0x4800;
 /** Longest headers a frame to be segmented may have, Ethernet to TCP. */
 export const HEADERS_MAX = 512;
 /** Active rings: MAX_RINGS x u32. */
-export const SCRATCH_ACTIVE = 0x4000;
+export const SCRATCH_ACTIVE = 0x5000;
 /** What each port owes the worker: MAX_PORTS x 16 B, see datapath/work.ts. */
-export const SCRATCH_DEBTS = 0x8000;
+export const SCRATCH_DEBTS = 0x9000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;
 /** Segments {linear u32, len u32} of the frames of a burst. */

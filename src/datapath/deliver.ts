@@ -27,7 +27,17 @@ import { openRead, openWrite, pass, write } from './cursor';
 import { COUNT, ETH, HDR, KEPT, LEN, PARTS } from './frame';
 import { count, countDrop, indexOf, portAt, scratch, worker } from './layout';
 import { complete, cut, cutBytes, SEGMENTED, SUMMED, TOO_LONG, treatment } from './offload';
-import { closeRoom, makeRoom, nextBuffer, openRoom, refuse, takeBuffer, takeRoom } from './room';
+import { deliverPlain, plainBytes, writeHeader } from './plain';
+import {
+  closeRoom,
+  makeRoom,
+  nextBuffer,
+  openRoom,
+  refuse,
+  takeBuffer,
+  takeRoom,
+  touchRoom,
+} from './room';
 import { charge, FRAME_WORK } from './work';
 
 /** Writes the frame over the segments in scratch that make room for it, its header as they get it. */
@@ -63,7 +73,15 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
   let bytes: u64 = 0;
   let frames: u32 = 0;
   openRoom(ring, n);
+  touchRoom();
   for (let i: u32 = 0; i < n; i++) {
+    if (plain) {
+      const ran = deliverPlain(list + i * 4, n - i, hdrLen);
+      frames += ran;
+      bytes += plainBytes;
+      i += ran;
+      if (i == n) break;
+    }
     // Of a ring latched on the way no buffers come any more: `refuse` counts what is left as down.
     const frame = load<u32>(list + i * 4);
     if (!plain || load<u16>(frame, HDR) != 0) {
@@ -88,8 +106,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
     const need = hdrLen + len;
     const linear = nextBuffer(ring, need, n - i);
     if (linear != 0 && len >= KEPT) {
-      v128.store(linear, v128.load(frame, HDR));
-      if (hdrLen == HDR_LEN) store<u16>(linear, 1, HDR_NUM_BUFFERS);
+      writeHeader(linear, frame, hdrLen);
       v128.store(linear + hdrLen, v128.load(frame, ETH));
       let to = linear + hdrLen + KEPT;
       let part = load<u32>(frame, PARTS);
@@ -113,7 +130,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
     bytes += len;
   }
 
-  charge(n * FRAME_WORK + <u32>bytes + frames * FRAME_WORK);
+  charge((n + frames) * FRAME_WORK + <u32>bytes);
   if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
     // Latched on the way: what was written before will never be used.
     countDrop(ring, DROP_RX_DOWN, frames);

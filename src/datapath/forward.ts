@@ -17,7 +17,6 @@ import {
   PORT_PAGED,
   PORT_PEER,
   PORT_POLICED,
-  PORT_RINGS,
   PORT_RX_LIST,
   PORT_RX_PAIRS,
   PORT_STATE,
@@ -34,8 +33,10 @@ import {
   RING_USED_IDX,
   RINGF_IN_ORDER,
   RINGS_PER_PORT,
+  SCRATCH_ALL,
   SCRATCH_LIST,
   SCRATCH_SEEN,
+  SCRATCH_TX_CHAINS,
   SWITCH_FORWARDING,
   SWITCH_PORTS,
   WORKER_CURRENT,
@@ -48,22 +49,22 @@ import {
   DEST_DROP,
   DEST_FLOOD,
   drop,
+  dropped,
   ETH,
   FRAME_SIZE,
   frameAt,
   HASH,
-  HEAD,
   LEN,
 } from './frame';
-import { gather } from './gather';
+import { gather, gatheredBytes } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
 import { police } from './police';
-import { behind, isPacked, notify, publishUsed, putUsed, ready } from './ring';
+import { behind, CHAIN, isPacked, notify, publishUsed, putUsed, ready } from './ring';
 import { owe, startWork } from './work';
 
 /** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
-const FULL_ENOUGH: u32 = 32;
+const FULL_ENOUGH: u32 = 64;
 const PATIENCE: u32 = 10;
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
@@ -103,12 +104,7 @@ function discard(n: u32): void {
 function complete(ring: u32, n: u32): void {
   // Delivery made the receivers' rings the culprits of a trap; from here on it is this one again.
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
-  let bytes: u64 = 0;
-  for (let i: u32 = 0; i < n; i++) {
-    const frame = frameAt(i);
-    if (load<u32>(frame, DEST) == DEST_DROP) countDrop(ring, load<u32>(frame, HASH), 1);
-    else bytes += load<u32>(frame, LEN);
-  }
+  const bytes: u64 = dropped == 0 ? gatheredBytes : countDrops(ring, n);
   count(ring + RING_FRAMES, n);
   count(ring + RING_BYTES, bytes);
   count(ring + RING_BURSTS, 1);
@@ -116,17 +112,28 @@ function complete(ring: u32, n: u32): void {
   notify(ring);
 }
 
+/** Counts the dropped ones of `n` frames under their reasons; returns the bytes of the others. */
+function countDrops(ring: u32, n: u32): u64 {
+  let bytes: u64 = 0;
+  for (let i: u32 = 0; i < n; i++) {
+    const frame = frameAt(i);
+    if (load<u32>(frame, DEST) == DEST_DROP) countDrop(ring, load<u32>(frame, HASH), 1);
+    else bytes += load<u32>(frame, LEN);
+  }
+  return bytes;
+}
+
 /** Writes the used entries of `n` chains; returns the position behind them. */
 function giveBack(ring: u32, n: u32): u32 {
   const used = load<u32>(ring, RING_USED_IDX);
-  const heads = frameAt(0) + HEAD;
+  const chains = scratch + SCRATCH_TX_CHAINS;
   if (load<u32>(ring, RING_FLAGS) & RINGF_IN_ORDER) {
     // One entry names the last of the batch, and so all (virtio 1.2 §2.7.9): the driver's other lines
     // stay its own. 64 B frames, packed: 75 ns instead of 77 (medians of three, in turn).
-    putUsed(ring, used, frameAt(n - 1) + HEAD, FRAME_SIZE, 1, false);
-    return behind(ring, used, heads, FRAME_SIZE, n);
+    putUsed(ring, used, chains + (n - 1) * CHAIN, CHAIN, 1, false);
+    return behind(ring, used, chains, CHAIN, n);
   }
-  return putUsed(ring, used, heads, FRAME_SIZE, n, false);
+  return putUsed(ring, used, chains, CHAIN, n, false);
 }
 
 function forward(ring: u32, n: u32): void {
@@ -138,7 +145,7 @@ function forward(ring: u32, n: u32): void {
 function distribute(ring: u32, n: u32): void {
   const port = load<u32>(ring, RING_PORT);
   const ports = load<u32>(SWITCH_PORTS);
-  if (load<u32>(portAt(port), PORT_RINGS) > 2) {
+  if (load<u32>(portAt(port), PORT_RX_PAIRS) > 1) {
     const pair = (indexOf(ring) & (RINGS_PER_PORT - 1)) >> 1;
     for (let i: u32 = 0; i < n; i++) {
       const frame = frameAt(i);
@@ -148,7 +155,7 @@ function distribute(ring: u32, n: u32): void {
   const only =
     load<u32>(SWITCH_FORWARDING) == FORWARD_WIRE ? wire(port, n) : classify(port, ports, n);
   if (only != NO_PORT) {
-    send(only, n);
+    send(only, n, dropped == 0);
     return;
   }
   // Several destinations: one straight pass for each port that has frames.
@@ -164,7 +171,7 @@ function distribute(ring: u32, n: u32): void {
   for (let to: u32 = 0; to < ports; to++) {
     const flood = flooded && to != port && load<u32>(portAt(to), PORT_STATE) == PORT_UP;
     if (flood) receivers++;
-    if (flood || load<u8>(seen + to)) send(to, n);
+    if (flood || load<u8>(seen + to)) send(to, n, false);
   }
   if (flooded && receivers == 0) {
     for (let i: u32 = 0; i < n; i++) {
@@ -174,9 +181,10 @@ function distribute(ring: u32, n: u32): void {
   }
 }
 
-/** All to the peer; returns it. */
+/** All to the peer; returns it. Destinations are set only where a frame was dropped. */
 function wire(port: u32, n: u32): u32 {
   const peer = load<u32>(portAt(port), PORT_PEER);
+  if (peer != NO_PORT && dropped == 0) return peer;
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
     if (load<u32>(frame, DEST) == DEST_DROP) continue;
@@ -189,8 +197,40 @@ function wire(port: u32, n: u32): u32 {
 /** No address: they have 48 bits. */
 const NO_MAC: u64 = u64.MAX_VALUE;
 
-/** Learns sources, looks destinations up; returns the one port all go to, or NO_PORT. */
+/** Whether all `n` frames have the addresses of the first. */
+function alike(n: u32): bool {
+  let frame = frameAt(0) + ETH;
+  const end = frame + n * FRAME_SIZE;
+  const first = v128.load(frame);
+  let other = i64x2.splat(0);
+  for (; frame < end; frame += FRAME_SIZE) {
+    other = v128.or(other, v128.xor(v128.load(frame), first));
+  }
+  return (i64x2.extract_lane(other, 0) | <u32>i32x4.extract_lane(other, 2)) == 0;
+}
+
+/** The port that a burst of frames alike goes to, if it is one; otherwise NO_PORT. */
+function oneWay(port: u32, ports: u32): u32 {
+  const eth = frameAt(0) + ETH;
+  const to = load<u64>(eth) & 0xffff_ffff_ffff;
+  const from = load<u64>(eth, 6) & 0xffff_ffff_ffff;
+  if ((to | from) & 1 || from == 0) return NO_PORT;
+  const answer = fdbLookup(to);
+  if (answer >= ports || answer == port) return NO_PORT;
+  fdbLearn(from, port);
+  return answer;
+}
+
+/**
+ * Learns sources, looks destinations up; returns the one port all go to, or NO_PORT. Destinations are
+ * set only when there are several, or a frame was dropped.
+ */
 function classify(port: u32, ports: u32, n: u32): u32 {
+  // Bursts mostly are one guest's to another: 6 ns a frame less.
+  if (dropped == 0 && alike(n)) {
+    const only = oneWay(port, ports);
+    if (only != NO_PORT) return only;
+  }
   // Bursts repeat addresses: the last answer saves the next look-up.
   let source: u64 = NO_MAC;
   let target: u64 = NO_MAC;
@@ -231,15 +271,16 @@ function classify(port: u32, ports: u32, n: u32): u32 {
 /** Whether a receiver of this burst has paged memory. */
 let toPaged: u32 = 0;
 
-/** Delivers the burst's frames for port `to`, queue by queue. */
-function send(to: u32, n: u32): void {
+/** Delivers the burst's frames for port `to`, queue by queue; with `all` that is every one. */
+function send(to: u32, n: u32, all: bool): void {
   const at = portAt(to);
   if (load<u32>(at, PORT_PAGED) != 0) toPaged = 1;
   const pairs = load<u32>(at, PORT_RX_PAIRS);
   if (pairs < 2) {
     // No pair enabled: the drops count on the first ring.
     const pair = pairs == 0 ? 0 : <u32>load<u8>(at, PORT_RX_LIST);
-    sendPair(to, pair, false, n);
+    if (all) deliver(to, ringAt(ringIndex(to, pair * 2)), scratch + SCRATCH_ALL, n);
+    else sendPair(to, pair, false, false, n);
     return;
   }
   for (let i: u32 = 0; i < n; i++) {
@@ -248,16 +289,18 @@ function send(to: u32, n: u32): void {
       store<u32>(frame, steer(to, flowHash(frame), pairs), HASH);
     }
   }
-  for (let k: u32 = 0; k < pairs; k++) sendPair(to, <u32>load<u8>(at + PORT_RX_LIST + k), true, n);
+  for (let k: u32 = 0; k < pairs; k++) {
+    sendPair(to, <u32>load<u8>(at + PORT_RX_LIST + k), true, all, n);
+  }
 }
 
-function sendPair(to: u32, pair: u32, steered: bool, n: u32): void {
+function sendPair(to: u32, pair: u32, steered: bool, all: bool, n: u32): void {
   const list = scratch + SCRATCH_LIST;
   let listed: u32 = 0;
   for (let i: u32 = 0; i < n; i++) {
     const frame = frameAt(i);
     const dest = load<u32>(frame, DEST);
-    if ((dest == to || dest == DEST_FLOOD) && (!steered || load<u32>(frame, HASH) == pair)) {
+    if ((all || dest == to || dest == DEST_FLOOD) && (!steered || load<u32>(frame, HASH) == pair)) {
       store<u32>(list + listed * 4, frame);
       listed++;
     }

@@ -7,11 +7,10 @@
 //   40 COUNT  u32   segments of what follows the first 16 bytes
 //   44 PARTS  u32   where they are: {linear u32, len u32} each
 //   48 LEN    u32   Ethernet frame length, no virtio header, no FCS
-//   52 HEAD   u32   chain to give back, as ring.ts names it
-//   56 DEST   u32   port, or DEST_FLOOD, or DEST_DROP
-//   60 HASH   u32   flow hash; with DEST_DROP the reason
+//   52 DEST   u32   port, or DEST_FLOOD, or DEST_DROP
+//   56 HASH   u32   flow hash; with DEST_DROP the reason
 
-import { SCRATCH_FRAMES } from '../abi/layout';
+import { BURST, SCRATCH_ALL, SCRATCH_FRAMES } from '../abi/layout';
 import { scratch } from './layout';
 
 export const FRAME_SIZE: u32 = 64;
@@ -22,9 +21,8 @@ export const REST: u32 = 36;
 export const COUNT: u32 = 40;
 export const PARTS: u32 = 44;
 export const LEN: u32 = 48;
-export const HEAD: u32 = 52;
-export const DEST: u32 = 56;
-export const HASH: u32 = 60;
+export const DEST: u32 = 52;
+export const HASH: u32 = 56;
 
 export const DEST_FLOOD: u32 = 0xffff_fffe;
 export const DEST_DROP: u32 = 0xffff_ffff;
@@ -36,7 +34,20 @@ export function frameAt(i: u32): u32 {
   return scratch + SCRATCH_FRAMES + i * FRAME_SIZE;
 }
 
+/** Lists the records of all frames: what most bursts go to one ring with. */
+export function listFrames(): void {
+  for (let i: u32 = 0; i < <u32>BURST; i++) store<u32>(scratch + SCRATCH_ALL + i * 4, frameAt(i));
+}
+
+/** Frames of this burst that are dropped. */
+export let dropped: u32 = 0;
+
+export function noneDropped(): void {
+  dropped = 0;
+}
+
 export function drop(frame: u32, reason: u32): void {
+  dropped++;
   store<u32>(frame, DEST_DROP, DEST);
   store<u32>(frame, reason, HASH);
 }

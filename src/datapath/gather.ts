@@ -22,6 +22,7 @@ import {
   RING_PORT,
   SCRATCH_SEGMENTS,
   SCRATCH_SEGMENTS_END,
+  SCRATCH_TX_CHAINS,
 } from '../abi/layout';
 import {
   DESC_F_INDIRECT,
@@ -49,26 +50,28 @@ import {
   ADDR,
   COUNT,
   DEST,
-  DEST_DROP,
   drop,
   ETH,
+  FRAME_SIZE,
   frameAt,
   HDR,
-  HEAD,
   KEPT,
   LEN,
+  noneDropped,
   PARTS,
-  REST,
 } from './frame';
 import { portAt, scratch } from './layout';
-import { firstRegion, translate, within } from './memory';
+import { firstRegion, foundIn, translate, within } from './memory';
 import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame } from './pager';
-import { chainAt, heads, isPacked } from './ring';
+import { CHAIN, heads, isPacked } from './ring';
 import { wantSlots } from './slots';
 import { BURST_WORK, charge, DESCRIPTOR_WORK, FRAME_WORK, spent } from './work';
 
-/** Frames whose linear header address waits in PARTS for the stage that loads it. */
-const PENDING: u32 = 0xffff_ffff;
+/** Bytes of a frame behind those kept, at most. */
+const MOST_LEFT: u32 = MAX_FRAME - KEPT;
+
+/** Bytes of the frames last gathered; only if none of them was dropped. */
+export let gatheredBytes: u32 = 0;
 
 /**
  * Gathers up to `n` chains of a TX ring into frame records 0.., marking bad ones with DEST_DROP.
@@ -80,53 +83,43 @@ export function gather(ring: u32, n: u32): u32 {
   const port = load<u32>(ring, RING_PORT);
   const hdrLen = load<u32>(portAt(port), PORT_HDR_LEN);
   const features = load<u64>(portAt(port), PORT_FEATURES);
-  const region = firstRegion(port);
-  const gpa = load<u64>(region, REGION_GPA);
-  const size = load<u64>(region, REGION_SIZE);
-  const base = load<u32>(region, REGION_LINEAR);
-  const packed = isPacked(ring);
-  const shift: u64 = packed ? 48 : 32;
-  // A packed chain's NEXT flags have been counted in its head word.
-  const telling: u32 = DESC_F_WRITE | DESC_F_INDIRECT | (packed ? 0 : DESC_F_NEXT);
-
-  n = heads(ring, load<u32>(ring, RING_LAST_AVAIL), n);
+  const chains = scratch + SCRATCH_TX_CHAINS;
+  const records = frameAt(0);
+  n = heads(ring, load<u32>(ring, RING_LAST_AVAIL), n, chains);
+  noneDropped();
   let pool = scratch + SCRATCH_SEGMENTS;
   const poolEnd = scratch + SCRATCH_SEGMENTS_END;
   // Bytes that will be copied; what was spent on finding them is bounded as well.
   let bytes: u32 = 0;
+  // Frames mostly lie in one region, for a while.
+  let region = firstRegion(port);
+  const telling = tellingFlags(ring);
   for (let i: u32 = 0; i < n; i++) {
+    i = gatherPlain(region, telling, hdrLen, i, n, BURST_WORK - bytes);
+    bytes += plainBytes;
+    if (bytes > BURST_WORK) n = i;
+    if (i >= n) break;
+    const chain = chains + i * CHAIN;
     const frame = frameAt(i);
-    const chain = load<u64>(chainAt(i));
-    const head = <u32>chain;
-    const descriptor = <u32>(chain >> 32);
-    const addr = load<u64>(descriptor);
+    const descriptor = load<u32>(chain, 4);
     const rest = load<u64>(descriptor, 8);
-    const len = <u32>rest;
-    store<u32>(frame, head, HEAD);
-    store<u32>(frame, 0, DEST);
-    // The common case: one readable descriptor holds header and frame.
-    if (
-      head >> 16 == 1 &&
-      (<u32>(rest >> shift) & telling) == 0 &&
-      len >= hdrLen + KEPT &&
-      len <= hdrLen + MAX_FRAME
-    ) {
-      let linear = within(gpa, size, base, addr, len);
-      if (linear == 0) {
-        linear = translate(port, addr, len);
-        if (spent > BURST_WORK) n = i + 1;
-      }
+    const left = <u32>rest - hdrLen - KEPT;
+    if (load<u16>(chain, 2) == 1 && (rest & telling) == 0 && left <= MOST_LEFT) {
+      const linear = translate(port, load<u64>(descriptor), <u32>rest);
+      if (spent > BURST_WORK) n = i + 1;
       if (linear != 0) {
-        store<u32>(frame, linear, ADDR);
-        store<u32>(frame, len - hdrLen, LEN);
-        store<u32>(frame, PENDING, PARTS);
-        bytes += len;
+        // 0 where that memory is paged.
+        if (foundIn != 0) region = foundIn;
+        place(frame, linear + hdrLen, left);
+        bytes += <u32>rest;
         if (bytes > BURST_WORK) n = i + 1;
         continue;
       }
     }
+    store<u32>(frame, 0, PARTS);
+    store<u32>(frame, 0, DEST);
     pagesForFrame();
-    const reason = walk(ring, head, descriptor, false, pool, poolEnd);
+    const reason = walk(ring, load<u32>(chain), descriptor, false, pool, poolEnd);
     charge(walkedDescriptors * DESCRIPTOR_WORK);
     if (spent > BURST_WORK) n = i + 1;
     if (reason != 0) {
@@ -146,30 +139,74 @@ export function gather(ring: u32, n: u32): u32 {
       continue;
     }
     peel(frame, pool, hdrLen, <u32>walkedBytes - hdrLen);
+    checkHeader(frame, features);
     pool = segmentsEnd;
     bytes += <u32>walkedBytes;
     if (bytes > BURST_WORK) n = i + 1;
   }
 
-  for (let i: u32 = 0; i < n; i++) {
-    const frame = frameAt(i);
-    // A dropped frame's record still holds what an earlier burst left there.
-    if (load<u32>(frame, DEST) == DEST_DROP) continue;
-    if (load<u32>(frame, PARTS) == PENDING) {
-      const linear = load<u32>(frame, ADDR);
-      v128.store(frame, v128.load(linear), HDR);
-      v128.store(frame, v128.load(linear + hdrLen), ETH);
-      store<u32>(frame, linear + hdrLen + KEPT, ADDR);
-      const left = load<u32>(frame, LEN) - KEPT;
-      store<u32>(frame, left, REST);
-      store<u32>(frame, left > 0 ? 1 : 0, COUNT);
-      store<u32>(frame, frame + ADDR, PARTS);
+  const end = records + n * FRAME_SIZE;
+  for (let frame = records; frame < end; frame += FRAME_SIZE) {
+    // Taken off its chain above, or dropped.
+    if (load<u32>(frame, PARTS) != frame + ADDR) continue;
+    const first = load<u32>(frame, ADDR) - KEPT;
+    v128.store(frame, v128.load(first), ETH);
+    // flags and gso_type both zero: the rest means nothing. Most frames.
+    if (load<u16>(first - hdrLen) == 0) {
+      clearHeader(frame);
+    } else {
+      v128.store(frame, v128.load(first - hdrLen), HDR);
+      checkHeader(frame, features);
     }
-    // flags and gso_type both zero: nothing to check. Most frames.
-    if (load<u16>(frame, HDR) != 0) checkHeader(frame, features);
   }
   charge(n * FRAME_WORK);
+  gatheredBytes = bytes - n * hdrLen;
   return n;
+}
+
+/** Bytes, headers too, of the frames that gatherPlain last found. */
+let plainBytes: u32 = 0;
+
+/** Of a descriptor's second word, what a single readable one has not set. */
+function tellingFlags(ring: u32): u64 {
+  // A packed chain's NEXT flags have been counted in its head word.
+  return isPacked(ring)
+    ? (<u64>(DESC_F_WRITE | DESC_F_INDIRECT)) << 48
+    : (<u64>(DESC_F_WRITE | DESC_F_INDIRECT | DESC_F_NEXT)) << 32;
+}
+
+/** Notes a frame that lies in one piece at `at`, `left` bytes of it behind those kept. */
+function place(frame: u32, at: u32, left: u32): void {
+  store<u64>(frame, <u64>(at + KEPT) | ((<u64>left) << 32), ADDR);
+  store<u64>(frame, <u64>(left > 0 ? 1 : 0) | ((<u64>(frame + ADDR)) << 32), COUNT);
+  store<u64>(frame, <u64>(left + KEPT), LEN);
+}
+
+/**
+ * The common case, chains `i` to `n`: one readable descriptor in `region` holds header and frame.
+ * Returns the number of the first that is not one, or of the one after more than `limit` bytes.
+ */
+function gatherPlain(region: u32, telling: u64, hdrLen: u32, i: u32, n: u32, limit: u32): u32 {
+  const gpa = load<u64>(region, REGION_GPA);
+  const size = load<u64>(region, REGION_SIZE);
+  const base = load<u32>(region, REGION_LINEAR);
+  let chain = scratch + SCRATCH_TX_CHAINS + i * CHAIN;
+  let frame = frameAt(i);
+  let bytes: u32 = 0;
+  for (; i < n && bytes <= limit; i++) {
+    const descriptor = load<u32>(chain, 4);
+    const addr = load<u64>(descriptor);
+    const rest = load<u64>(descriptor, 8);
+    const left = <u32>rest - hdrLen - KEPT;
+    const linear = within(gpa, size, base, addr, <u32>rest);
+    if (load<u16>(chain, 2) != 1 || (rest & telling) != 0 || left > MOST_LEFT || linear == 0) break;
+    place(frame, linear + hdrLen, left);
+    bytes += <u32>rest;
+    chain += CHAIN;
+    frame += FRAME_SIZE;
+  }
+  plainBytes = bytes;
+  return i;
 }
 
 /** Whether frame `i` failed for want of room, and a later burst that begins with it has more. */
@@ -193,16 +230,14 @@ function peel(frame: u32, segments: u32, hdrLen: u32, len: u32): void {
   const count = len > kept ? (segmentsEnd - parts) >> 3 : 0;
   store<u32>(frame, len, LEN);
   store<u32>(frame, count, COUNT);
-  if (count == 1) {
-    store<u32>(frame, load<u32>(parts), ADDR);
-    store<u32>(frame, load<u32>(parts, 4), REST);
-    store<u32>(frame, frame + ADDR, PARTS);
-  } else {
-    // ADDR and REST still serve whoever looks at the first segment.
-    store<u32>(frame, count ? load<u32>(parts) : 0, ADDR);
-    store<u32>(frame, count ? load<u32>(parts, 4) : 0, REST);
-    store<u32>(frame, parts, PARTS);
-  }
+  store<u32>(frame, parts, PARTS);
+  // The first segment, or none.
+  store<u64>(frame, count > 0 ? load<u64>(parts) : 0, ADDR);
+}
+
+/** A header that asks for nothing: what else it holds means nothing. */
+function clearHeader(frame: u32): void {
+  v128.store(frame, i64x2.splat(0), HDR);
 }
 
 /**
@@ -222,7 +257,10 @@ function checkHeader(frame: u32, features: u64): void {
       return;
     }
   }
-  if (gso == GSO_NONE) return;
+  if (gso == GSO_NONE) {
+    if (flags == 0) clearHeader(frame);
+    return;
+  }
   const kind = gso & ~GSO_ECN;
   let allowed = false;
   if (kind == GSO_TCPV4) allowed = (features & (1 << F_HOST_TSO4)) != 0;

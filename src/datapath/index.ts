@@ -1,11 +1,13 @@
 // What the host calls. One instance a thread; all of them share one linear memory.
 
+import { listFrames } from './frame';
 import { setWorker } from './layout';
 import { forgetDebts } from './work';
 
 /** First call of an instance: which worker's block and scratch are its own. */
 export function init(id: u32): void {
   setWorker(id);
+  listFrames();
   forgetDebts();
 }
 

@@ -45,6 +45,9 @@ export function within(gpa: u64, size: u64, linear: u32, addr: u64, len: u32): u
   return offset < size && <u64>len <= size - offset ? linear + <u32>offset : 0;
 }
 
+/** The region mapped whole in which the last `translate` found its bytes, or 0. */
+export let foundIn: u32 = NO_REGION;
+
 /**
  * Linear address of `len` bytes at guest-physical `addr`, or 0 unless all of them lie in one region
  * of `port`, and in one 2 MiB page where that is paged. A length of 0 is inside wherever its address
@@ -63,8 +66,12 @@ export function translate(port: u32, addr: u64, len: u32): u32 {
       addr,
       len,
     );
-    if (found != 0) return found;
+    if (found != 0) {
+      foundIn = region;
+      return found;
+    }
   }
+  foundIn = NO_REGION;
   if (load<u32>(portAt(port), PORT_PAGED) == 0) return 0;
   const linear = locatePaged(port, addr);
   return linear != 0 && <u64>len <= room ? linear : 0;

@@ -83,12 +83,13 @@ export let packedCut: bool = false;
 export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
   const size = load<u32>(ring, RING_SIZE);
   const table = load<u32>(ring, RING_DESC);
+  const end = table + size * 16;
+  let head = table + (position & SLOT_BITS) * 16;
   let wanted = availableFlags(position);
   let slots: u32 = 0;
   let largest: u32 = 0;
   packedCut = false;
   for (let i: u32 = 0; i < n; i++) {
-    const head = table + (position & SLOT_BITS) * 16;
     // {len, id, flags}: acquires the flags, and what is before them.
     const rest = atomic.load<u64>(head, 8);
     const flags = <u32>(rest >> 48);
@@ -99,12 +100,13 @@ export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
     let span: u32 = 1;
     let id = <u32>(rest >> 32) & 0xffff;
     if (flags & DESC_F_NEXT) {
-      span = spanOf(table, size, position);
+      const slot = (head - table) >> 4;
+      span = spanOf(table, size, slot);
       if (span == 0) {
         latch(ring, BROKEN_CHAIN);
         return 0;
       }
-      id = <u32>load<u16>(table + (advance(position, span - 1, size) & SLOT_BITS) * 16, ID);
+      id = <u32>load<u16>(table + (advance(slot, span - 1, size) & SLOT_BITS) * 16, ID);
       slots += span;
       // Counting ends somewhere, however long a guest makes its chains.
       if (slots > MAX_SLOTS_COUNTED && i + 1 < n) {
@@ -114,15 +116,18 @@ export function packedHeads(ring: u32, position: u32, n: u32, list: u32): u32 {
     }
     largest = max(largest, id);
     store<u64>(list + i * 8, <u64>(id | (span << 16)) | ((<u64>head) << 32));
-    position = advance(position, span, size);
-    wanted = availableFlags(position);
+    head += span * 16;
+    if (head >= end) {
+      head -= size * 16;
+      wanted ^= DESC_F_AVAIL | DESC_F_USED;
+    }
   }
   // Once a burst, not once a chain: 3 ns a frame less.
   if (largest >= size) {
     latch(ring, BROKEN_ID);
     return 0;
   }
-  packedEnd = position;
+  packedEnd = ((head - table) >> 4) | (wanted == DESC_F_AVAIL ? WRAP : 0);
   return n;
 }
 
@@ -147,26 +152,31 @@ export function packedPut(
   n: u32,
   written: bool,
 ): u32 {
-  const table = load<u32>(ring, RING_DESC);
   const size = load<u32>(ring, RING_SIZE);
-  const first = load<u32>(ring, RING_USED_IDX);
+  const bytes = size * 16;
+  const end = load<u32>(ring, RING_DESC) + bytes;
+  const first = position == load<u32>(ring, RING_USED_IDX);
+  let at = descriptorAt(ring, position);
+  let lap: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
   for (let i: u32 = 0; i < n; i++) {
     const word = heads + i * stride;
     const head = load<u32>(word);
     const len = written ? load<u32>(word - 4) : 0;
-    const lap: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
-    const flags = lap | (len > 0 ? DESC_F_WRITE : 0);
-    const at = table + (position & SLOT_BITS) * 16;
-    if (position == first) {
+    const flags = len > 0 ? lap | DESC_F_WRITE : lap;
+    if (i == 0 && first) {
       firstFlags = flags;
       store<u32>(at, len, 8);
       store<u16>(at, <u16>head, ID);
     } else {
       store<u64>(at, <u64>len | ((<u64>(head & 0xffff)) << 32) | ((<u64>flags) << 48), 8);
     }
-    position = advance(position, head >> 16, size);
+    at += (head >> 16) * 16;
+    if (at >= end) {
+      at -= bytes;
+      lap ^= DESC_F_AVAIL | DESC_F_USED;
+    }
   }
-  return position;
+  return ((at + bytes - end) >> 4) | (lap != 0 ? WRAP : 0);
 }
 
 /** The descriptor at the burst's start becomes used last, and with it all behind it. */

@@ -18,10 +18,9 @@ import {
   RING_SIZE,
   RING_USED_IDX,
   RINGF_PACKED,
-  SCRATCH_CHAINS,
 } from '../abi/layout';
 import { signalCall } from './host';
-import { count, indexOf, scratch } from './layout';
+import { count, indexOf } from './layout';
 import {
   advance,
   packedArm,
@@ -57,17 +56,20 @@ export function ready(ring: u32, enough: u32): u32 {
   return isPacked(ring) ? packedReady(ring, enough) : splitReady(ring);
 }
 
+/** Bytes of a listed chain. */
+export const CHAIN: u32 = 8;
+
 /** Position behind the chains last found by `heads`. */
 export let headsEnd: u32 = 0;
 /** Whether more were posted, in so many pieces that they were not looked at. */
 export let headsCut: bool = false;
 
 /**
- * Finds up to `n` chains from `position` on; `chainAt(0)` and so on name them. A split ring holds
- * `n` of them (`ready`), a packed one tells here. Returns how many; 0 also when it latched the ring.
+ * Finds up to `n` chains from `position` on and lists them, {head u32, descriptor u32} each. A split
+ * ring holds `n` of them (`ready`), a packed one tells here. Returns how many; 0 also when it latched
+ * the ring.
  */
-export function heads(ring: u32, position: u32, n: u32): u32 {
-  const list = scratch + SCRATCH_CHAINS;
+export function heads(ring: u32, position: u32, n: u32, list: u32): u32 {
   if (isPacked(ring)) {
     n = packedHeads(ring, position, n, list);
     headsEnd = packedEnd;
@@ -78,11 +80,6 @@ export function heads(ring: u32, position: u32, n: u32): u32 {
     headsCut = false;
   }
   return n;
-}
-
-/** {head u32, descriptor u32} number `i` of those `heads` found. */
-export function chainAt(i: u32): u32 {
-  return scratch + SCRATCH_CHAINS + i * 8;
 }
 
 // --- used entries -------------------------------------------------------------------------------

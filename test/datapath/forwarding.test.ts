@@ -68,6 +68,41 @@ overRings(rig, BOTH, 'forwarding', () => {
     }
   });
 
+  it('frames of every length arrive as they were sent', () => {
+    const w = world(2);
+    one(w, 1, at(1, 0));
+    for (let length = 14; length < 300; length++) {
+      const bytes = frame({ from: mac(10), to: mac(11), length });
+      for (let i = 14; i < length; i++) bytes[i] = i * 7 + length;
+      one(w, 0, bytes);
+      w.sinks[1]!.fill(1);
+    }
+  });
+
+  it('a burst from addresses that differ in a byte: each is learned, each goes its own way', () => {
+    for (let byte = 0; byte < 6; byte++) {
+      const w = world(4);
+      const near = mac(60);
+      near[byte] = near[byte]! ^ 0x20;
+      one(w, 3, frame({ from: mac(60), to: BROADCAST }));
+      one(w, 2, frame({ from: near, to: BROADCAST }));
+      const burst = (queue: TestQueue, frames: Uint8Array[]) => {
+        for (const bytes of frames) send(queue, bytes);
+        queue.publish();
+        rig.settle();
+        queue.used();
+        return w.sinks.map((sink) => sink.take().length);
+      };
+      const [a, b] = [mac(60), near];
+      const to = [frame({ from: mac(10), to: a }), frame({ from: mac(10), to: b })];
+      assert.deepEqual(burst(w.tx[0]!, to), [0, 0, 1, 1], `to, byte ${byte}`);
+      const from = [frame({ from: a, to: mac(10) }), frame({ from: b, to: mac(10) })];
+      burst(w.tx[1]!, from);
+      assert.deepEqual(one(w, 0, frame({ from: mac(10), to: a })), [0, 1, 0, 0], `byte ${byte}`);
+      assert.deepEqual(one(w, 0, frame({ from: mac(10), to: b })), [0, 1, 0, 0], `byte ${byte}`);
+    }
+  });
+
   it('a host that moves is found at its new port', () => {
     const w = world(3);
     one(w, 0, frame({ from: mac(50), to: BROADCAST }));
