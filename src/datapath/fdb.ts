@@ -21,8 +21,9 @@ import {
 const MAC_MASK: u64 = 0xffff_ffff_ffff;
 
 function bucketOf(mac: u64): u32 {
-  // Multiplicative hash; the high bits are the well-mixed ones.
-  return <u32>((mac * 0x9e37_79b9_7f4a_7c15) >> 49) & (FDB_BUCKETS - 1);
+  // Multiplied, the high bits are the well-mixed ones; folded and once more, whichever byte counts up.
+  const mixed = mac * 0x9e37_79b9_7f4a_7c15;
+  return <u32>(((mixed ^ (mixed >> 32)) * 0xbf58_476d_1ce4_e5b9) >> 49) & (FDB_BUCKETS - 1);
 }
 
 function entryPort(key: u64): u32 {

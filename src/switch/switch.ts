@@ -139,15 +139,17 @@ export class Switch implements SwitchApi {
     const index = this.#freeIndex();
     const device = this.#device(index, options);
     try {
+      // First: a client's peer may be there already, and its first frames are policed, its events say so.
+      this.#police(index, options);
       const port = this.#port({ ...options, name }, index, device);
       this.#ports[index] = port;
-      this.#police(index, options);
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
       if (device.up) this.#tell('port-up', port);
       return port;
     } catch (error) {
       device.reset();
+      this.#police(index, {});
       this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_STATE, PORT_ABSENT);
       throw error;
     }

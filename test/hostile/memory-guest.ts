@@ -60,6 +60,8 @@ export class MemoryGuest {
   readonly #socket: number;
   readonly #kicks = [eventfd(), eventfd()];
   #open = true;
+  /** Bytes of a frame loaded. */
+  #length = 0;
 
   constructor(options: MemoryGuestOptions) {
     this.#options = { packed: false, host: 77, ...options };
@@ -116,8 +118,14 @@ export class MemoryGuest {
     this.#fill(0, 2048, DESC_F_WRITE);
   }
 
-  /** Fills the TX ring with broadcast frames. */
+  /** Writes broadcast frames into the buffers of the TX ring, and posts them. */
   write(): void {
+    this.load();
+    this.offer();
+  }
+
+  /** Writes them, and posts none. */
+  load(): void {
     const { fd, host } = this.#options;
     const bytes = concat(
       header(),
@@ -126,7 +134,12 @@ export class MemoryGuest {
     const frames = Buffer.alloc(RING_SIZE * BUFFER);
     for (let slot = 0; slot < RING_SIZE; slot++) frames.set(bytes, slot * BUFFER);
     poke(fd, this.#buffer(1, 0), frames);
-    this.#fill(1, bytes.length, 0);
+    this.#length = bytes.length;
+  }
+
+  /** Posts the buffers of the TX ring, which need not be there any more. */
+  offer(): void {
+    this.#fill(1, this.#length, 0);
   }
 
   /** Fills the TX ring and kicks. */

@@ -34,7 +34,13 @@ after(() => rmSync(folder, { recursive: true }));
 /** What is taken away, from which offset on, and how a worker comes to touch it. */
 const LOSSES = {
   rings: { from: 0, touch: (hostile: MemoryGuest) => hostile.kick() },
-  "a sender's buffers": { from: BUFFERS, touch: (hostile: MemoryGuest) => hostile.kick() },
+  "a sender's buffers": {
+    from: BUFFERS,
+    touch: (hostile: MemoryGuest) => {
+      hostile.offer();
+      hostile.kick();
+    },
+  },
   "a receiver's buffers": {
     from: BUFFERS,
     touch: (_: MemoryGuest, peer: MemoryGuest) => peer.send(),
@@ -90,8 +96,8 @@ describe('class 5: memory that shrinks, workers on threads', { timeout: 300_000 
       assert.equal(peer().sealed, true);
       hostile.post();
       if (what === "a sender's buffers") {
-        // Not before its frames' memory is gone may a worker look.
-        hostile.write();
+        // Posted when their memory is gone: a worker that still polls would take them before.
+        hostile.load();
       }
       hostile.shrink(LOSSES[what].from);
       LOSSES[what].touch(hostile, sender);
