@@ -220,6 +220,8 @@ export const RING_ARMED = 80;
 export const RING_EMPTY = 84;
 /** u32 1: the last burst had a receiver whose memory is paged. */
 export const RING_TO_PAGED = 92;
+/** u32 TX: frames of the last burst. */
+export const RING_LAST_BURST = 96;
 /** u32 BROKEN_*, valid while RING_STATE is RING_BROKEN. */
 export const RING_REASON = 88;
 // Line 2: counters, u64, same writer as line 1 but RING_KICKS (the worker's host side).

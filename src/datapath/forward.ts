@@ -27,6 +27,7 @@ import {
   RING_EMPTY,
   RING_FLAGS,
   RING_FRAMES,
+  RING_LAST_BURST,
   RING_PORT,
   RING_STATE,
   RING_TO_PAGED,
@@ -63,9 +64,13 @@ import { police } from './police';
 import { behind, CHAIN, isPacked, notify, publishUsed, putUsed, ready } from './ring';
 import { owe, startWork } from './work';
 
-/** A burst worth waiting for, and for how many polls in vain: tiny bursts cost both sides most. */
+/**
+ * A burst worth waiting for, and for how many polls in vain: small bursts cost both sides most. Whose last
+ * burst was smaller than BUSY does not wait: it is the answer that counts there.
+ */
 const FULL_ENOUGH: u32 = 64;
 const PATIENCE: u32 = 10;
+const BUSY: u32 = 16;
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
@@ -74,7 +79,7 @@ export function pollRing(ring: u32): u32 {
   let n = ready(ring, FULL_ENOUGH);
   if (n < FULL_ENOUGH) {
     const empty = load<u32>(ring, RING_EMPTY);
-    if (n == 0 || empty < PATIENCE) {
+    if (n == 0 || (empty < PATIENCE && load<u32>(ring, RING_LAST_BURST) >= BUSY)) {
       store<u32>(ring, empty + 1, RING_EMPTY);
       return 0;
     }
@@ -92,6 +97,7 @@ export function pollRing(ring: u32): u32 {
     forward(ring, n);
   }
   complete(ring, n);
+  store<u32>(ring, n, RING_LAST_BURST);
   owe(load<u32>(ring, RING_PORT));
   return n;
 }
