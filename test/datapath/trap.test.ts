@@ -117,8 +117,9 @@ for (const workers of [1, 2]) {
     it('a TX ring whose used ring is out of memory: the receiver is not to blame', () => {
       const w = world();
       rig.control.set(SWITCH_WORKERS, workers);
-      traffic(w);
+      // Listed first, which writes there as well.
       poll(5);
+      traffic(w);
       w.bad.set(...faults.used);
       poll(40);
       assert.deepEqual(rig.latched, [w.bad.index]);
