@@ -158,7 +158,7 @@ export class World {
     rig.control.set(SWITCH_WORKERS, spec.workers ?? 1);
     rig.publish();
     // Until a flow was heard it may go to a ring that another fills: what is lost then is no mistake.
-    this.lap();
+    for (let laps = 0; laps < 32; laps++) this.lap();
     this.#before = this.#counts();
   }
 

@@ -163,8 +163,8 @@ export const TRAFFIC: Mutant[] = [
     [
       'addresses-unbounded',
       27,
-      'atomic.load<u32>(SWITCH_FDB_COUNT) >= <u32>FDB_CAPACITY',
-      'false',
+      'atomic.load<u32>(SWITCH_FDB_COUNT) < <u32>FDB_CAPACITY',
+      'true',
       'test/datapath/fdb.test.ts',
     ],
   ]),

@@ -1,6 +1,7 @@
 // The forwarding database: which port an Ethernet address was last heard on.
 //
-// Bucket b: eight u64 keys in one cache line at FDB_KEYS + b * 64, eight u32 ages (seconds) at
+// An address is in its bucket b or, where that was full, in the next one, b ^ 1: of 64 Ki addresses two in
+// ten thousand are. Bucket b: eight u64 keys in one cache line at FDB_KEYS + b * 64, eight u32 ages (seconds) at
 // FDB_AGES + b * 32. A key holds address and port together, so readers need no lock: one aligned
 // 8-byte load is either the old entry or the new one. Writers use compare-and-swap; two workers
 // that insert one address at once may leave it twice, the older copy ages out.
@@ -32,7 +33,13 @@ function entryPort(key: u64): u32 {
 
 /** Port of `mac` (48 bits, wire order, first byte lowest), or NO_PORT. */
 export function fdbLookup(mac: u64): u32 {
-  const keys = FDB_KEYS + bucketOf(mac) * (FDB_WAYS * 8);
+  const bucket = bucketOf(mac);
+  const port = lookIn(bucket, mac);
+  return port != NO_PORT ? port : lookIn(bucket ^ 1, mac);
+}
+
+function lookIn(bucket: u32, mac: u64): u32 {
+  const keys = FDB_KEYS + bucket * (FDB_WAYS * 8);
   for (let way: u32 = 0; way < <u32>FDB_WAYS; way++) {
     const key = load<u64>(keys + way * 8);
     if ((key & MAC_MASK) == mac && key != 0) return entryPort(key);
@@ -43,33 +50,48 @@ export function fdbLookup(mac: u64): u32 {
 /** Notes that `mac` was heard on `port`: inserts, moves or refreshes. */
 export function fdbLearn(mac: u64, port: u32): void {
   const bucket = bucketOf(mac);
+  const fresh = mac | ((<u64>(port + 1)) << 48);
+  if (refresh(bucket, mac, fresh) || refresh(bucket ^ 1, mac, fresh)) return;
+  if (atomic.load<u32>(SWITCH_FDB_COUNT) < <u32>FDB_CAPACITY) {
+    if (insert(bucket, fresh) || insert(bucket ^ 1, fresh)) return;
+  }
+  atomic.add<u32>(SWITCH_FDB_FULL, 1);
+}
+
+/** Whether the bucket knows `mac`: then it was heard now, and is where `fresh` says. */
+function refresh(bucket: u32, mac: u64, fresh: u64): bool {
   const keys = FDB_KEYS + bucket * (FDB_WAYS * 8);
   const ages = FDB_AGES + bucket * (FDB_WAYS * 4);
   const now = load<u32>(SWITCH_NOW);
-  const fresh = mac | ((<u64>(port + 1)) << 48);
-  let free: i32 = -1;
   for (let way: u32 = 0; way < <u32>FDB_WAYS; way++) {
     const key = load<u64>(keys + way * 8);
     if (key == fresh) {
       if (load<u32>(ages + way * 4) != now) store<u32>(ages + way * 4, now);
-      return;
+      return true;
     }
-    if (key == 0) {
-      if (free < 0) free = way;
-    } else if ((key & MAC_MASK) == mac) {
+    if (key != 0 && (key & MAC_MASK) == mac) {
       store<u32>(ages + way * 4, now);
       if (atomic.cmpxchg<u64>(keys + way * 8, key, fresh) == key) {
         atomic.add<u32>(SWITCH_FDB_MOVES, 1);
       }
-      return;
+      return true;
     }
   }
-  if (free < 0 || atomic.load<u32>(SWITCH_FDB_COUNT) >= <u32>FDB_CAPACITY) {
-    atomic.add<u32>(SWITCH_FDB_FULL, 1);
-    return;
+  return false;
+}
+
+/** Takes a free entry of the bucket; false when it has none. */
+function insert(bucket: u32, fresh: u64): bool {
+  const keys = FDB_KEYS + bucket * (FDB_WAYS * 8);
+  const ages = FDB_AGES + bucket * (FDB_WAYS * 4);
+  for (let way: u32 = 0; way < <u32>FDB_WAYS; way++) {
+    if (load<u64>(keys + way * 8) != 0) continue;
+    store<u32>(ages + way * 4, load<u32>(SWITCH_NOW));
+    // Another worker that takes it first leaves this one for the next frame.
+    if (atomic.cmpxchg<u64>(keys + way * 8, 0, fresh) == 0) atomic.add<u32>(SWITCH_FDB_COUNT, 1);
+    return true;
   }
-  store<u32>(ages + free * 4, now);
-  if (atomic.cmpxchg<u64>(keys + free * 8, 0, fresh) == 0) atomic.add<u32>(SWITCH_FDB_COUNT, 1);
+  return false;
 }
 
 /**
