@@ -118,6 +118,16 @@ export function alike(a: OnLine, b: OnLine): boolean {
   return here === there || Math.max(one, other) <= 1.25 * Math.min(one, other);
 }
 
+/** Such as `55 > 58 ns, near`. */
+export function lineText(run: OnLine): string {
+  return `${run.line.map((ns) => ns.toFixed(0)).join(' > ')} ns, ${placement(run)}`;
+}
+
+/** Such as `1.24x (3)`: of so many rounds. */
+export function ratioText({ ratio, pairs }: Ratio): string {
+  return `${Number.isFinite(ratio) ? ratio.toFixed(2) : '-'}x (${pairs})`;
+}
+
 export interface Ratio {
   /** The median of the pairs' ratios; NaN of none. */
   ratio: number;

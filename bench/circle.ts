@@ -19,7 +19,7 @@ import {
 } from './case.ts';
 import { type Contender, ovsDpdk, type Pages, type Running, vhop, vhostPmd } from './contenders.ts';
 import { lineLatency } from './line-latency.ts';
-import { cpuPressure, freeHugePages } from './machine.ts';
+import { cpuPressure, HUGE_PAGES, pagesHere } from './machine.ts';
 import { lacksOvs } from './peers/ovs.ts';
 
 /** Of the generator's rings; the last is packed with VIRTIO_F_IN_ORDER. */
@@ -66,8 +66,6 @@ const IMIX = [
 ] as const;
 /** Dozens of the mix that are sent at once, length by length: few, for what passes is to be mixed. */
 const DOZENS = 9;
-/** Of 2 MiB, that two DPDK programs want. */
-const HUGE_PAGES = 512;
 
 export async function circle(contender: Contender, what: CircleCase): Promise<CircleResult> {
   const folder = temporaryFolder();
@@ -265,10 +263,6 @@ export const circleCase: Case = {
     };
   },
 };
-
-function pagesHere(): Pages {
-  return freeHugePages() >= HUGE_PAGES ? 'huge' : 'none';
-}
 
 /** Who is measured, what they are compared with, and what has to be said about that. */
 function cast({ against }: Options): {

@@ -8,14 +8,19 @@ import { removeFolder, requirePeers, temporaryFolder } from '../test/peers/proce
 import {
   type Case,
   type Chart,
+  compare,
   inTurn,
+  lineText,
   median,
+  type OnLine,
   type Options,
+  ratioText,
   type Section,
   type Table,
 } from './case.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
-import { type LineLatency, lineLatency } from './line-latency.ts';
+import { lineLatency } from './line-latency.ts';
+import { pagesHere } from './machine.ts';
 import { onBridge, openBridge } from './peers/bridge.ts';
 import { percentiles } from './percentiles.ts';
 
@@ -38,7 +43,7 @@ const FIGURES = {
 } as const;
 type Figure = keyof typeof FIGURES;
 
-type Run = Record<Figure, number> & { line: [LineLatency, LineLatency] };
+type Run = Record<Figure, number> & OnLine;
 
 interface Way {
   name: string;
@@ -68,7 +73,7 @@ async function measure(options: readonly GuestOptions[], seconds: number): Promi
     return {
       ...{ tcp1, tcp4, udp: udp.perSecond / 1000, udpLost: udp.lost * 100 },
       ...{ busy50: busy.p50, busy99: busy.p99, calm50: calm.p50, calm99: calm.p99 },
-      line: [before, await lineLatency()],
+      line: [before.ns, (await lineLatency()).ns],
     };
   } finally {
     await Promise.all(guests.map((guest) => guest.stop()));
@@ -134,22 +139,24 @@ async function run({ rounds, seconds }: Options, say: (line: string) => void): P
   const notes = [
     'Debian guests under TCG, one virtual CPU each, so that two of them and the switch share what CPUs ' +
       'there are. A pair is booted for each contender and round.',
-    'Ratios are medians of those of each round, and above 1 where the contender is the better one: more ' +
-      'received, or less time. For loss there is none.',
+    'Ratios are medians of those of the rounds in which both had the two CPUs at the same distance (how ' +
+      'many stands behind them), and above 1 where the contender is the better one: more received, or ' +
+      'less time. For loss there is none.',
     `UDP: ${DATAGRAM} B of payload, offered as fast as the sender's CPU goes. Ping: ${PINGS} of them, each at ` +
       `once after the last one's answer, and then ${INTERVAL * 1000} ms apart.`,
   ];
   const ways = [over(vhop('switch'))];
   const lacking = { skip: (why: string) => void notes.push(`Left out: ${why}`) };
   if (requirePeers(lacking, ['testpmd'])) {
-    ways.push(over(vhostPmd()), over(vhostPmd({ tso: true })));
+    const pages = pagesHere();
+    ways.push(over(vhostPmd({ pages })), over(vhostPmd({ tso: true, pages })));
   }
   ways.push(STREAM);
   if (requirePeers(lacking, ['net'])) ways.push(BRIDGE);
   const all = await inTurn(ways, rounds, async (way) => {
     const found = await way.with((guests) => measure(guests, seconds));
     const said = (Object.keys(FIGURES) as Figure[]).map((figure) => show(figure, found[figure]));
-    say(`  ${way.name}: ${said.join(', ')}; line ${found.line.map(lineText).join(' > ')}`);
+    say(`  ${way.name}: ${said.join(', ')}; line ${lineText(found)}`);
     return found;
   });
   const runs = ways.map(({ name }, i) => ({ name, runs: all[i]! }));
@@ -175,10 +182,6 @@ function show(figure: Figure, value: number): string {
   return `${name} ${value.toFixed(digits)} ${unit}`;
 }
 
-function lineText({ ns, label }: LineLatency): string {
-  return `${ns.toFixed(0)} ns ${label}`;
-}
-
 function table(figure: Figure, all: readonly Runs[]): Table {
   const { name, unit, more, digits } = FIGURES[figure];
   const references = all.filter((each) => figure !== 'udpLost' && REFERENCES.includes(each.name));
@@ -196,10 +199,10 @@ function table(figure: Figure, all: readonly Runs[]): Table {
       median(runs.map((run) => run[figure])).toFixed(digits),
       runs.map((run) => run[figure].toFixed(digits)).join(' '),
       ...references.map((reference) => {
-        const ratios = runs.map((run, round) => run[figure] / reference.runs[round]![figure]);
-        return `${median(ratios.map((ratio) => (more ? ratio : 1 / ratio))).toFixed(2)}x`;
+        const value = (run: Run) => (more ? run[figure] : 1 / run[figure]);
+        return ratioText(compare(runs, reference.runs, value));
       }),
-      runs.map(({ line }) => line.map(lineText).join(' > ')).join('; '),
+      runs.map(lineText).join('; '),
     ]),
   };
 }
@@ -221,7 +224,7 @@ function chart(title: string, figures: readonly Figure[], all: readonly Runs[]):
 export const guestsCase: Case = {
   name: 'guests',
   about: 'two TCG guests: TCP, UDP, ping; vhop, vhost PMD, QEMU stream, TAP + bridge',
-  needs: ['qemu', 'testpmd', 'net'],
+  needs: ['qemu'],
   estimate: ({ rounds }) => rounds * 5 * 33,
   run,
 };

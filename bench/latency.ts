@@ -15,15 +15,20 @@ import { openTaps } from '../test/peers/tap.ts';
 import {
   type Case,
   type Chart,
+  compare,
   inTurn,
+  lineText,
   median,
+  type OnLine,
   type Options,
+  ratioText,
   type Section,
   type Table,
 } from './case.ts';
 import { type Contender, vhop, vhostPmd } from './contenders.ts';
 import type { Answer, Round } from './latency-player.ts';
-import { type LineLatency, lineLatency } from './line-latency.ts';
+import { lineLatency } from './line-latency.ts';
+import { pagesHere } from './machine.ts';
 import { type Percentiles, percentiles } from './percentiles.ts';
 
 /** Bytes of the frame whose time is taken. */
@@ -55,9 +60,7 @@ interface Found {
   load?: { most: number; asked: number; arrived: number };
 }
 
-interface Run extends Found {
-  line: [LineLatency, LineLatency];
-}
+type Run = Found & OnLine;
 
 interface Entrant {
   name: string;
@@ -210,18 +213,20 @@ async function run({ rounds, seconds }: Options, say: (line: string) => void): P
   ];
   const entrants: Entrant[] = [through(vhop('switch'))];
   const lacking = { skip: (why: string) => void notes.push(`Left out: ${why}`) };
-  if (requirePeers(lacking, ['testpmd'])) entrants.push(through(vhostPmd()));
+  if (requirePeers(lacking, ['testpmd'])) {
+    entrants.push(through(vhostPmd({ pages: pagesHere() })));
+  }
   if (requirePeers(lacking, ['net'])) entrants.push(bridge);
   entrants.push(wakeUp);
   const all = await inTurn(entrants, rounds, async (entrant): Promise<Run> => {
     const before = await lineLatency();
     const found = await entrant.run(seconds);
-    const line: Run['line'] = [before, await lineLatency()];
+    const played: Run = { ...found, line: [before.ns, (await lineLatency()).ns] };
     const said = Object.entries(found.times).map(([kind, { p50, p99 }]) => {
       return `${kind} ${us(p50)}/${us(p99)}`;
     });
-    say(`  ${entrant.name}: p50/p99 ${said.join(', ')} us; line ${line.map(lineText).join(' > ')}`);
-    return { ...found, line };
+    say(`  ${entrant.name}: p50/p99 ${said.join(', ')} us; line ${lineText(played)}`);
+    return played;
   });
   const runs = entrants.map(({ name }, i) => ({ name, runs: all[i]! }));
   return {
@@ -238,10 +243,6 @@ interface Runs {
   runs: readonly Run[];
 }
 
-function lineText({ ns, label }: LineLatency): string {
-  return `${ns.toFixed(0)} ns ${label}`;
-}
-
 /** The middle of what the rounds say, NaN where a contender has no such kind. */
 function middle(runs: readonly Run[], kind: Kind, which: keyof Percentiles): number {
   return median(runs.flatMap(({ times }) => times[kind]?.[which] ?? []));
@@ -255,14 +256,11 @@ function table(kind: Kind, all: readonly Runs[]): Table {
     rows: all
       .filter(({ runs }) => runs.some(({ times }) => times[kind]))
       .map(({ name, runs }) => {
-        const ratios = runs.map((run, round) => {
-          return ours!.runs[round]!.times[kind]!.p50 / run.times[kind]!.p50;
-        });
         return [
           name,
           ...(['p50', 'p99', 'p999'] as const).map((which) => us(middle(runs, kind, which))),
-          `${median(ratios).toFixed(2)}x`,
-          runs.map(({ line }) => line.map(lineText).join(' > ')).join('; '),
+          ratioText(compare(ours!.runs, runs, ({ times }) => times[kind]?.p50)),
+          runs.map(lineText).join('; '),
         ];
       }),
   };

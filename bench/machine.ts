@@ -7,9 +7,13 @@ import { VERSION } from '../src/version.ts';
 import { exec, have, root } from '../test/peers/process.ts';
 import { lacksOvs, ovsVersion } from './peers/ovs.ts';
 
-/** Of 2 MiB. */
-export function freeHugePages(): number {
-  return Number(/HugePages_Free:\s+(\d+)/.exec(meminfo())?.[1] ?? 0);
+/** Of 2 MiB, that two DPDK programs want. */
+export const HUGE_PAGES = 512;
+
+/** Where DPDK's packets can lie. */
+export function pagesHere(): 'huge' | 'none' {
+  const free = Number(/HugePages_Free:\s+(\d+)/.exec(meminfo())?.[1] ?? 0);
+  return free >= HUGE_PAGES ? 'huge' : 'none';
 }
 
 const meminfo = (): string => readFileSync('/proc/meminfo', 'utf8');

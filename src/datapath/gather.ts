@@ -25,9 +25,6 @@ import {
   SCRATCH_TX_CHAINS,
 } from '../abi/layout';
 import {
-  DESC_F_INDIRECT,
-  DESC_F_NEXT,
-  DESC_F_WRITE,
   F_CSUM,
   F_HOST_ECN,
   F_HOST_TSO4,
@@ -63,7 +60,7 @@ import {
 import { portAt, scratch } from './layout';
 import { firstRegion, foundIn, translate, within } from './memory';
 import { MISSING_NOTHING, MISSING_SLOT, missing, pagesForFrame } from './pager';
-import { CHAIN, heads, isPacked } from './ring';
+import { CHAIN, heads, isPacked, tellingFlags } from './ring';
 import { wantSlots } from './slots';
 import { BURST_WORK, charge, DESCRIPTOR_WORK, FRAME_WORK, spent } from './work';
 
@@ -93,7 +90,7 @@ export function gather(ring: u32, n: u32): u32 {
   let bytes: u32 = 0;
   // Frames mostly lie in one region, for a while.
   let region = firstRegion(port);
-  const telling = tellingFlags(ring);
+  const telling = tellingFlags(isPacked(ring));
   for (let i: u32 = 0; i < n; i++) {
     i = gatherPlain(region, telling, hdrLen, i, n, BURST_WORK - bytes);
     bytes += plainBytes;
@@ -166,14 +163,6 @@ export function gather(ring: u32, n: u32): u32 {
 
 /** Bytes, headers too, of the frames that gatherPlain last found. */
 let plainBytes: u32 = 0;
-
-/** Of a descriptor's second word, what a single readable one has not set. */
-function tellingFlags(ring: u32): u64 {
-  // A packed chain's NEXT flags have been counted in its head word.
-  return isPacked(ring)
-    ? (<u64>(DESC_F_WRITE | DESC_F_INDIRECT)) << 48
-    : (<u64>(DESC_F_WRITE | DESC_F_INDIRECT | DESC_F_NEXT)) << 32;
-}
 
 /** Notes a frame that lies in one piece at `at`, `left` bytes of it behind those kept. */
 function place(frame: u32, at: u32, left: u32): void {

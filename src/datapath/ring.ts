@@ -19,6 +19,7 @@ import {
   RING_USED_IDX,
   RINGF_PACKED,
 } from '../abi/layout';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
 import { signalCall } from './host';
 import { count, indexOf } from './layout';
 import {
@@ -54,6 +55,14 @@ export function isPacked(ring: u32): bool {
  */
 export function ready(ring: u32, enough: u32): u32 {
   return isPacked(ring) ? packedReady(ring, enough) : splitReady(ring);
+}
+
+/** Of a descriptor's second word, what tells whether it is its whole chain, and which way it goes. */
+export function tellingFlags(packed: bool): u64 {
+  // A packed chain's NEXT flags have been counted in its head word.
+  return packed
+    ? (<u64>(DESC_F_WRITE | DESC_F_INDIRECT)) << 48
+    : (<u64>(DESC_F_WRITE | DESC_F_INDIRECT | DESC_F_NEXT)) << 32;
 }
 
 /** Bytes of a listed chain. */

@@ -36,7 +36,7 @@ import {
   SCRATCH_RX_SEGMENTS_END,
   SCRATCH_TOUCHED,
 } from '../abi/layout';
-import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
+import { DESC_F_WRITE } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes, walkedDescriptors } from './chain';
 import { countDrop, scratch } from './layout';
 import { firstRegion, foundIn, translate, within } from './memory';
@@ -59,6 +59,7 @@ import {
   publishUsed,
   putUsed,
   ready,
+  tellingFlags,
 } from './ring';
 import { charge, DESCRIPTOR_WORK } from './work';
 
@@ -119,10 +120,7 @@ function gatherBuffers(ring: u32, to: u32): void {
     cutShort = headsCut;
   }
   const port = load<u32>(ring, RING_PORT);
-  // A packed chain's NEXT flags have been counted in its head word.
-  const telling: u64 = packed
-    ? (<u64>(DESC_F_WRITE | DESC_F_INDIRECT)) << 48
-    : (<u64>(DESC_F_WRITE | DESC_F_INDIRECT | DESC_F_NEXT)) << 32;
+  const telling = tellingFlags(packed);
   const single: u64 = (<u64>DESC_F_WRITE) << (packed ? 48 : 32);
   let region = firstRegion(port);
   let gpa = load<u64>(region, REGION_GPA);
