@@ -13,8 +13,8 @@ import { MAX_PORTS, SCRATCH_DEBTS } from '../abi/layout';
 import { now } from './host';
 import { scratch } from './layout';
 
-/** What a port may cost each round: about a burst of frames of 64 B. */
-const QUANTUM: u32 = 0x8000;
+/** What a port may cost each round. Twice this let a port of 8 pairs take a sixth of another one's share. */
+const QUANTUM: u32 = 0x4000;
 /** A burst is not made longer beyond this: four frames of 64 KiB. */
 export const BURST_WORK: u32 = 0x4_0000;
 
