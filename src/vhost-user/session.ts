@@ -8,40 +8,25 @@
 // - A request that fails and cannot be told so ends the connection.
 
 import * as vu from '../abi/vhost-user.ts';
-import {
-  close,
-  type EventLoop,
-  hungUp,
-  peerCredentials,
-  processName,
-  SystemError,
-} from '../linux/index.ts';
+import { close, hungUp } from '../linux/index.ts';
 import type { PeerInfo } from '../types.ts';
 import { type Backend, Refusal } from './backend.ts';
-import type { Budget } from './budget.ts';
 import { Connection } from './connection.ts';
 import { HANDLERS, type Negotiation } from './handlers.ts';
 import { decodePayload, encodeMessage, type Message, type RequestId, ruleOf } from './message.ts';
 import { protocolFeatureNames, requestName } from './names.ts';
 import type { PayloadKind, Payloads } from './payload.ts';
+import { peerOf, sentence } from './peer.ts';
+import type { Meeting, MeetingOptions } from './rendezvous.ts';
 
-export interface SessionOptions {
-  /** A connected non-blocking Unix socket; the session owns it. */
-  fd: number;
-  loop: EventLoop;
+/** onNotice tells of requests that were refused; onClosed comes after the back end's disconnected(). */
+export interface SessionOptions extends MeetingOptions {
   backend: Backend;
-  /** Charged for what the front end asks; without one nothing is held back. */
-  budget?: Budget;
-  /** A request that was refused but did not end the connection, in one sentence. */
-  onNotice: (message: string) => void;
-  /** Called once, after the back end's disconnected(). `fault`: not a plain hang-up. */
-  onClosed: (reason: string, fault: boolean) => void;
 }
 
 type AnyHandler = (session: Negotiation, value: unknown, message: Message) => unknown;
 
-export class Session {
-  /** The process at the other end; undefined where the system does not tell. */
+export class Session implements Meeting {
   readonly peer: PeerInfo | undefined;
   readonly #options: SessionOptions;
   readonly #connection: Connection;
@@ -73,7 +58,10 @@ export class Session {
     return this.#requests;
   }
 
-  /** Whether the front end is gone, though its last messages may not have been read yet. */
+  get worked(): boolean {
+    return this.#requests > 0;
+  }
+
   get hungUp(): boolean {
     return !this.open || hungUp(this.#options.fd);
   }
@@ -156,20 +144,4 @@ export class Session {
   #reply<K extends PayloadKind>(request: number, kind: K, value: Payloads[K]): void {
     this.#connection.send(encodeMessage(request, vu.REPLY_FLAGS, kind, value));
   }
-}
-
-function peerOf(fd: number): PeerInfo | undefined {
-  try {
-    const peer = peerCredentials(fd);
-    const process = processName(peer.pid);
-    return process === undefined ? peer : { ...peer, process };
-  } catch {
-    return undefined;
-  }
-}
-
-/** An exception for people. One that nobody foresaw keeps its kind, so that it can be reported. */
-function sentence(error: unknown): string {
-  if (error instanceof Refusal || error instanceof SystemError) return error.message;
-  return `internal error (${error instanceof Error ? `${error.name}: ${error.message}` : error})`;
 }
