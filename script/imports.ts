@@ -14,11 +14,12 @@ const ORDER = [
   'vhost-user',
   'virtio',
   'observe',
+  'netmap',
   'port',
   'switch',
-  'api',
   'config',
   'control',
+  'api',
   'cli',
 ];
 /** The datapath is compiled apart, for a machine without system calls: it sees numbers only. */

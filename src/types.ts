@@ -70,7 +70,41 @@ export interface MemoryPortOptions extends Policing {
   ringSize?: number;
 }
 
-export type PortOptions = VhostUserPortOptions | MemoryPortOptions;
+/** The switch as a driver: it connects to somebody else's vhost-user back end. */
+export interface VirtioUserPortOptions extends Policing {
+  type: 'virtio-user';
+  /** Default: the socket's base name. */
+  name?: string;
+  /** Unix socket path of the back end, at most 107 bytes. */
+  path: string;
+  /** `client` connects to `path` and keeps retrying (default); `server` listens, and the back end connects. */
+  mode?: PortMode;
+  /** Queue pairs to use, 1-8. Default 1. */
+  queues?: number;
+  /** Packed rings, which the back end must offer. Default false. */
+  packed?: boolean;
+  mtu?: number;
+  mac?: string;
+}
+
+/** A TAP device: the host itself joins the network. Needs root or CAP_NET_ADMIN, or a device made for the user. */
+export interface TapPortOptions extends Policing {
+  type: 'tap';
+  name: string;
+  /** The network device, at most 15 characters. Default: the port's name. */
+  device?: string;
+  /** Queues of the device, 1-8. Default 1. */
+  queues?: number;
+  /** Also the device's. */
+  mtu?: number;
+  mac?: string;
+}
+
+export type PortOptions =
+  | VhostUserPortOptions
+  | MemoryPortOptions
+  | VirtioUserPortOptions
+  | TapPortOptions;
 
 export interface SwitchOptions {
   /** Names the control socket. Default `default`. */

@@ -151,6 +151,9 @@ export const PORT_PEER = 40;
 export const PORT_MTU = 44;
 /** u32 1: what the port sends is policed (main). */
 export const PORT_POLICED = 48;
+/** u32 linear: its lanes (abi/netmap.ts), one a queue pair, and how many; 0: none (main). */
+export const PORT_LANES = 52;
+export const PORT_LANE_COUNT = 56;
 // Line 1: policing. Rates and bursts by main, under quiesce; tokens by whoever holds the lock.
 /** f64 frames and bits that a nanosecond adds. */
 export const POLICE_RATE_FRAMES = 64;
@@ -192,6 +195,8 @@ export const REGION_PAGE = 28;
 export const MAX_PAIRS = 8;
 export const RINGS_PER_PORT = 16;
 export const MAX_RINGS = MAX_PORTS * RINGS_PER_PORT;
+/** A lane's number is its port's times MAX_PAIRS, and its pair's; in events it comes after all rings'. */
+export const MAX_LANES = MAX_PORTS * MAX_PAIRS;
 export const RING_BASE = 0x10_0000;
 export const RING_STRIDE = 512;
 // Line 0: written by main while no worker uses the ring.
@@ -314,6 +319,8 @@ export const HEADERS_MAX = 512;
 export const SCRATCH_ACTIVE = 0x5000;
 /** What each port owes the worker: MAX_PORTS x 16 B, see datapath/work.ts. */
 export const SCRATCH_DEBTS = 0x9000;
+/** Lanes of this worker: MAX_LANES x u32. */
+export const SCRATCH_LANES = 0xa000;
 /** Snapshot of an indirect table: MAX_SEGMENTS x 16 B. */
 export const SCRATCH_TABLE = 0x1_0000;
 /** Segments {linear u32, len u32} of the frames of a burst. */

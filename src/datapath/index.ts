@@ -17,4 +17,7 @@ export { drvAdd, drvArm, drvDisarm, drvPop, drvPublish, drvReset, drvUsed } from
 export { fdbExpire, fdbLearn, fdbLookup } from './fdb';
 export { guestRun, guestStart } from './guest';
 export { translate } from './memory';
+export { nmArm, nmDisarm, nmRxSync, nmTxSync } from './netmap';
+export { nmStart } from './netmap-queue';
+export { nmForward } from './netmap-slots';
 export { activate, activeRings, armAll, poll, recover } from './poll';

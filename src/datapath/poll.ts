@@ -9,10 +9,14 @@
 
 import {
   BROKEN_TRAP,
+  MAX_LANES,
+  MAX_PAIRS,
   MAX_RINGS,
   NO_RING,
   PAGER_REGIONS,
   PORT_ABSENT,
+  PORT_LANE_COUNT,
+  PORT_LANES,
   PORT_RINGS,
   PORT_STATE,
   RING_ARMED,
@@ -27,7 +31,9 @@ import {
   RING_WORKER,
   RINGF_POLLED,
   SCRATCH_ACTIVE,
+  SCRATCH_LANES,
   SWITCH_PORTS,
+  SWITCH_WORKERS,
   WORKER_ACK,
   WORKER_CURRENT,
   WORKER_FRAMES,
@@ -35,7 +41,9 @@ import {
   WORKER_LOCKED,
   WORKER_POLLS,
 } from '../abi/layout';
+import { LANE_ARMED, LANE_BROKEN, LANE_EMPTY, LANE_SIZE } from '../abi/netmap';
 import { pollRing } from './forward';
+import { laneArm, laneDisarm, laneFail, laneRun } from './lane';
 import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
 import { arm, disarm } from './ring';
@@ -69,11 +77,68 @@ function add(ring: u32): void {
   active++;
 }
 
+// --- lanes: polled as long as they move something, then armed, as rings are -----------------------
+
+let lanes: u32 = 0;
+/** The one being run; 0 between. */
+let running: u32 = 0;
+
+function laneAt(i: u32): u32 {
+  return load<u32>(scratch + SCRATCH_LANES + i * 4);
+}
+
+/** Those of `port` that are this worker's, spread as its rings are (virtio/device.ts). */
+function addLanes(port: u32): void {
+  const first = load<u32>(portAt(port), PORT_LANES);
+  if (first == 0) return;
+  const count = load<u32>(portAt(port), PORT_LANE_COUNT);
+  for (let pair: u32 = 0; pair < count; pair++) {
+    if ((port + pair) % load<u32>(SWITCH_WORKERS) != workerId) continue;
+    const lane = first + pair * LANE_SIZE;
+    store<u32>(scratch + SCRATCH_LANES + lanes * 4, lane);
+    lanes++;
+    laneDisarm(lane);
+  }
+}
+
+function runLanes(): u32 {
+  let moved: u32 = 0;
+  for (let i: u32 = 0; i < lanes; i++) {
+    const lane = laneAt(i);
+    if (load<u32>(lane, LANE_ARMED) != 0 || load<u32>(lane, LANE_BROKEN) != 0) continue;
+    running = lane;
+    moved += laneRun(lane);
+    running = 0;
+    if (load<u32>(lane, LANE_EMPTY) >= PARK_AFTER) laneArm(lane);
+  }
+  return moved;
+}
+
+/** How many have something to move, the others armed. */
+function armLanes(): u32 {
+  let busy: u32 = 0;
+  for (let i: u32 = 0; i < lanes; i++) {
+    if (load<u32>(laneAt(i), LANE_ARMED) == 0 && !laneArm(laneAt(i))) busy++;
+  }
+  return busy;
+}
+
+function activateLane(number: u32): void {
+  const port = number / MAX_PAIRS;
+  const pair = number % MAX_PAIRS;
+  const first = load<u32>(portAt(port), PORT_LANES);
+  if (first != 0 && pair < load<u32>(portAt(port), PORT_LANE_COUNT)) {
+    laneDisarm(first + pair * LANE_SIZE);
+  }
+}
+
 function rebuild(): void {
   active = 0;
+  lanes = 0;
   const ports = load<u32>(SWITCH_PORTS);
   for (let port: u32 = 0; port < ports; port++) {
     if (load<u32>(portAt(port), PORT_STATE) == PORT_ABSENT) continue;
+    addLanes(port);
     const rings = load<u32>(portAt(port), PORT_RINGS);
     for (let queue: u32 = 1; queue < rings; queue += 2) {
       const ring = ringAt(ringIndex(port, queue));
@@ -113,7 +178,7 @@ let shortestWait: u32 = 0;
 function visit(paging: bool): u32 {
   nextRound();
   if (paging) beginRound();
-  let moved: u32 = 0;
+  let moved: u32 = lanes > 0 ? runLanes() : 0;
   let shortest: u32 = u32.MAX_VALUE;
   turn++;
   let i = turn;
@@ -162,7 +227,7 @@ export function armAll(): u32 {
       i++;
     }
   }
-  return active;
+  return active + armLanes();
 }
 
 /** How many rings are polled. */
@@ -170,10 +235,13 @@ export function activeRings(): u32 {
   return active;
 }
 
-/** A kick arrived for ring `index`: poll it from now on. Returns how many are polled. */
+/** A kick arrived for ring `index`, or for lane `index` - MAX_RINGS: poll it from now on. Returns how many are polled. */
 export function activate(index: u32): u32 {
   follow();
-  if (index >= <u32>MAX_RINGS) return active;
+  if (index >= <u32>MAX_RINGS) {
+    if (index < <u32>(MAX_RINGS + MAX_LANES)) activateLane(index - MAX_RINGS);
+    return active;
+  }
   const ring = ringAt(index);
   if (pollable(ring) && load<u32>(ring, RING_ARMED) != 0) add(ring);
   return active;
@@ -188,6 +256,10 @@ export function recover(): void {
   if (locked != NO_RING) {
     store<u32>(worker, NO_RING, WORKER_LOCKED);
     atomic.store<u32>(ringAt(locked) + RING_LOCK, 0);
+  }
+  if (running != 0) {
+    laneFail(running);
+    running = 0;
   }
   const current = load<u32>(worker, WORKER_CURRENT);
   if (current != NO_RING) {

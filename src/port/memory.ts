@@ -15,22 +15,17 @@ import {
   DRV_HEAD,
   DRV_HEADS,
   DRV_SIZE,
-  DRV_TABLE,
   DRV_TABLES,
   DRV_USED,
 } from '../abi/driver.ts';
 import { MAX_REGIONS, PAGE, REGION_BASE, REGION_LINEAR, REGION_STRIDE } from '../abi/layout.ts';
 import {
-  DESC_SIZE,
-  EVENT_SIZE,
   F_CTRL_VQ,
   F_GUEST_ANNOUNCE,
   F_IN_ORDER,
   F_MQ,
   F_MTU,
   F_RING_PACKED,
-  MAX_RING_SIZE,
-  WRAP,
 } from '../abi/virtio.ts';
 import { macFromName } from '../limits.ts';
 import { close, dup, eventfd, memfd } from '../linux/index.ts';
@@ -39,6 +34,7 @@ import { roundUp, type Spans } from '../memory/spans.ts';
 import type { MemoryPortOptions, PortInfo } from '../types.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { bit, has, headerLength, ringFlags } from '../virtio/features.ts';
+import { PACKED_BASE, queueLayout, ringSizeProblem } from '../virtio/queue-layout.ts';
 import type { Datapath } from '../worker/datapath.ts';
 import { describeDevice } from './describe.ts';
 import type { Port } from './port.ts';
@@ -51,9 +47,6 @@ const UNUSED = [F_CTRL_VQ, F_GUEST_ANNOUNCE, F_MQ, F_MTU, F_RING_PACKED, F_IN_OR
   (sum, n) => sum | bit(n),
   0n,
 );
-/** Where a fresh packed ring begins: slot 0, wrap counter 1, the avail half and the used half. */
-const PACKED_BASE = (WRAP | (WRAP << 16)) >>> 0;
-
 /** One queue of the in-process guest, for whoever drives it (datapath/driver.ts). */
 export interface LocalQueue {
   /** Driver block in the driver heap. */
@@ -73,23 +66,6 @@ export interface LocalOptions {
    * With RING_PACKED the ring size may be anything from 2 to 32768.
    */
   features?: bigint;
-}
-
-/** Bytes from the queue's start to each part and to the indirect tables behind them. */
-function layout(size: number, packed: boolean) {
-  const avail = size * DESC_SIZE;
-  const used = roundUp(avail + (packed ? EVENT_SIZE : 6 + size * 2), 4);
-  const end = used + (packed ? EVENT_SIZE : 6 + size * 8);
-  return { desc: 0, avail, used, tables: roundUp(end, PAGE) };
-}
-
-/** Throws RangeError, naming the port, on a ring size that the format cannot have. */
-function checkRingSize(name: string, size: number, packed: boolean): void {
-  if (Number.isInteger(size) && size >= (packed ? 2 : 8) && size <= MAX_RING_SIZE) {
-    if (packed || (size & (size - 1)) === 0) return;
-  }
-  const rule = packed ? '2 to 32768 (packed)' : 'a power of two from 8 to 32768';
-  throw new RangeError(`port ${name}: ringSize is ${size}; it must be ${rule}`);
 }
 
 export class MemoryPort implements Port {
@@ -117,11 +93,12 @@ export class MemoryPort implements Port {
     const size = options.ringSize ?? DEFAULT_RING_SIZE;
     const features = (options.features ?? ~UNUSED) & device.offeredFeatures;
     const packed = has(features, F_RING_PACKED);
-    checkRingSize(options.name, size, packed);
+    const problem = ringSizeProblem(size, packed);
+    if (problem) throw new RangeError(`port ${options.name}: ${problem}`);
     this.headerLength = headerLength(features);
 
-    const parts = layout(size, packed);
-    const queueBytes = roundUp(parts.tables + size * DRV_TABLE * DESC_SIZE, PAGE);
+    const parts = queueLayout(size, packed);
+    const queueBytes = parts.end;
     const count = device.rings.length;
     const buffersAt = count * queueBytes;
     const total = roundUp(buffersAt + count * size * BUFFER_SIZE, PAGE);

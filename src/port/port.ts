@@ -9,6 +9,8 @@ export interface Port {
   readonly index: number;
   readonly device: NetDevice;
   info(): PortInfo;
+  /** What its other end did that it must not, in a sentence; asked when a worker says that there is something. */
+  trouble?(): string | undefined;
   /** Cuts the guest off for `reason`, a sentence: its rings stop. One behind a socket may come anew. */
   quarantine(reason: string): void;
   /** Ends whatever drives the device; the switch resets the device after. */

@@ -7,7 +7,7 @@ import { policingProblem } from './policing.ts';
 
 /** The port's name: given, or what its socket's path stands for. */
 export function portName(options: PortOptions): string {
-  return options.name ?? (options.type === 'vhost-user' ? nameFromPath(options.path) : '');
+  return options.name ?? ('path' in options ? nameFromPath(options.path) : '');
 }
 
 /** Throws RangeError with one sentence for the first option that cannot be. */

@@ -28,11 +28,17 @@ import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
 import { Control, ringAddress, ringIndex } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
 import { Window } from '../memory/window.ts';
+import { driverHost } from '../netmap/home.ts';
+import { BufferMemory, defaultShape } from '../netmap/memory.ts';
+import type { NetmapPort } from '../netmap/types.ts';
 import { readStats } from '../observe/stats.ts';
 import { describeRing } from '../port/describe.ts';
 import { type LocalOptions, MemoryPort } from '../port/memory.ts';
+import { NetmapMemoryPort, type NetmapPortOptions } from '../port/netmap.ts';
 import type { Port } from '../port/port.ts';
+import { TapPort } from '../port/tap.ts';
 import { VhostUserPort } from '../port/vhost-user.ts';
+import { VirtioUserPort } from '../port/virtio-user.ts';
 import type {
   FdbEntry,
   Forwarding,
@@ -65,13 +71,13 @@ export class Switch implements SwitchApi {
   readonly forwarding: Forwarding;
   readonly ageing: number;
   readonly control = new Control();
-  readonly #window: Window;
+  readonly window: Window;
   readonly #unguard: () => void;
-  readonly #heap = new Spans(HEAP_BASE, HEAP_BASE + HEAP_SIZE);
-  readonly #loop: EventLoop;
+  readonly heap = new Spans(HEAP_BASE, HEAP_BASE + HEAP_SIZE);
+  readonly loop: EventLoop;
   readonly #latchFd: number;
-  readonly #pool: WorkerPool;
-  readonly #datapath: Datapath;
+  readonly pool: WorkerPool;
+  readonly datapath: Datapath;
   readonly #fdb: Fdb;
   /** By index; holes are free. */
   readonly #ports: (Port | undefined)[] = [];
@@ -92,22 +98,22 @@ export class Switch implements SwitchApi {
     this.name = name;
     this.forwarding = forwarding;
     this.ageing = ageing;
-    this.#window = new Window(this.control, options.window);
+    this.window = new Window(this.control, options.window);
     this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
     this.control.set(SWITCH_NOW, 1);
     // Main's own instance of the datapath runs what needs no worker: FDB upkeep, driver set-up.
-    this.#datapath = loadDatapath(this.control.memory, { call() {}, latched() {} });
-    this.#fdb = new Fdb(this.control, this.#datapath);
+    this.datapath = loadDatapath(this.control.memory, driverHost(this.control.memory));
+    this.#fdb = new Fdb(this.control, this.datapath);
     this.#latchFd = eventfd();
-    this.#unguard = this.#window.guard(this.#latchFd);
-    this.#loop = new EventLoop({ onError: (error) => this.#notice('', message(error)) });
-    this.#loop.watch(this.#latchFd, EPOLLIN, () => {
+    this.#unguard = this.window.guard(this.#latchFd);
+    this.loop = new EventLoop({ onError: (error) => this.#notice('', message(error)) });
+    this.loop.watch(this.#latchFd, EPOLLIN, () => {
       drain(this.#latchFd);
       // First: a ring whose memory is zeros now looks broken too.
       this.#collectFaults();
       this.#collectBroken();
     });
-    this.#pool = new WorkerPool(this.control, workers, this.#latchFd, (error) => {
+    this.pool = new WorkerPool(this.control, workers, this.#latchFd, (error) => {
       this.#notice('', `a datapath worker ended: ${error.message}`);
     });
     this.#clock = setInterval(() => this.#tick(), 1000);
@@ -130,7 +136,44 @@ export class Switch implements SwitchApi {
     return this.#add(options) as MemoryPort;
   }
 
-  #add(options: PortOptions): Port {
+  /**
+   * A port of type `memory` with netmap rings. `memory`, where given, was opened in this switch
+   * (openMemory); closing the netmap port removes the port. Throws RangeError, NetmapError.
+   */
+  addNetmapPort(options: NetmapPortOptions): NetmapPort {
+    const own = options.memory === undefined;
+    const memory = (options.memory as BufferMemory | undefined) ?? this.openMemory(options);
+    try {
+      const port = this.#add({ ...options, type: 'memory' }, (index, device) => {
+        const made: NetmapMemoryPort = new NetmapMemoryPort(
+          options,
+          index,
+          device,
+          memory,
+          async () => {
+            if (this.#ports[index] === made) await this.#remove(made);
+            if (own) memory.close();
+          },
+        );
+        return made;
+      });
+      return (port as NetmapMemoryPort).rings;
+    } catch (error) {
+      if (own) memory.close();
+      throw error;
+    }
+  }
+
+  /** Memory for netmap ports that swap buffers. Throws NetmapError. */
+  openMemory(options: { bufferSize?: number } = {}): BufferMemory {
+    return new BufferMemory(this, defaultShape(options.bufferSize));
+  }
+
+  #add(
+    options: PortOptions,
+    make: (index: number, device: NetDevice) => Port = (index, device) =>
+      this.#port({ ...options, name: portName(options) }, index, device),
+  ): Port {
     if (this.#closed) throw new Error(`switch ${this.name} is closed`);
     checkPortOptions(options);
     const name = portName(options);
@@ -141,7 +184,7 @@ export class Switch implements SwitchApi {
     try {
       // First: a client's peer may be there already, and its first frames are policed, its events say so.
       this.#police(index, options);
-      const port = this.#port({ ...options, name }, index, device);
+      const port = make(index, device);
       this.#ports[index] = port;
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
@@ -159,14 +202,19 @@ export class Switch implements SwitchApi {
     if (options.type === 'memory') {
       return new MemoryPort(options, index, device, {
         control: this.control,
-        heap: this.#heap,
-        datapath: this.#datapath,
+        heap: this.heap,
+        datapath: this.datapath,
       });
     }
-    const port: VhostUserPort = new VhostUserPort(options, index, device, this.#loop, {
-      onNotice: (text) => this.#notice(options.name, text),
+    if (options.type === 'tap') return new TapPort(options, index, device, this);
+    const tell = {
+      onNotice: (text: string) => this.#notice(options.name, text),
       onConnected: () => this.#tell('connected', port),
-    });
+    };
+    const port: VhostUserPort | VirtioUserPort =
+      options.type === 'virtio-user'
+        ? new VirtioUserPort(options, index, device, this, tell)
+        : new VhostUserPort(options, index, device, this.loop, tell);
     port.open();
     return port;
   }
@@ -193,12 +241,12 @@ export class Switch implements SwitchApi {
       if (port) this.#tell(event, port);
     };
     return new NetDevice(
-      { control: this.control, window: this.#window, pool: this.#pool },
+      { control: this.control, window: this.window, pool: this.pool },
       {
         port: index,
-        pairs: options.queues ?? (options.type === 'memory' ? 1 : MAX_PAIRS),
+        pairs: options.queues ?? (options.type === 'vhost-user' ? MAX_PAIRS : 1),
         ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
-        whole: options.type === 'memory',
+        whole: options.type !== 'vhost-user',
         requireSealed: options.type === 'vhost-user' && options.requireSealed === true,
       },
       {
@@ -224,7 +272,7 @@ export class Switch implements SwitchApi {
       this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_PEER, peer?.index ?? NO_PORT);
     }
     this.control.set(SWITCH_PORTS, this.#ports.length);
-    this.#pool.quiesce();
+    this.pool.quiesce();
   }
 
   async removePort(name: string): Promise<void> {
@@ -241,7 +289,7 @@ export class Switch implements SwitchApi {
     const { index } = this.#named(name);
     checkPolicing(policing);
     this.control.set(PORT_BASE + index * PORT_STRIDE + PORT_POLICED, 0);
-    this.#pool.quiesce();
+    this.pool.quiesce();
     this.#police(index, policing);
   }
 
@@ -275,7 +323,7 @@ export class Switch implements SwitchApi {
 
   /** Cuts off the guests whose memory went away. */
   #collectFaults(): void {
-    const { faults } = this.#window;
+    const { faults } = this.window;
     for (const page of faults.pages()) {
       for (const port of this.#present()) {
         const loss = port.device.regions.lossAt(page);
@@ -292,6 +340,11 @@ export class Switch implements SwitchApi {
 
   #collectBroken(): void {
     for (const port of this.#ports) {
+      const trouble = port?.trouble?.();
+      if (trouble !== undefined) {
+        port!.quarantine(trouble);
+        this.#tell('quarantined', port!);
+      }
       for (const ring of port?.device.takeBroken() ?? []) {
         this.#notice(port!.name, `ring ${ring.queue} is quarantined: ${ring.broken}`);
         this.#tell('quarantined', port!);
@@ -307,7 +360,7 @@ export class Switch implements SwitchApi {
       version: VERSION,
       pid: process.pid,
       forwarding: this.forwarding,
-      workers: this.#pool.size,
+      workers: this.pool.size,
       ageing: this.ageing,
       uptime: (performance.now() - this.#opened) / 1000,
     };
@@ -339,7 +392,7 @@ export class Switch implements SwitchApi {
     return readStats(
       this.control,
       this.#present().map(({ name, device }) => ({ name, rings: device.rings })),
-      this.#pool.size,
+      this.pool.size,
       (performance.now() - this.#opened) * 1e6,
     );
   }
@@ -363,8 +416,8 @@ export class Switch implements SwitchApi {
     this.#closed = true;
     clearInterval(this.#clock);
     for (const port of this.#present()) await this.#remove(port);
-    await this.#pool.close();
-    await this.#loop.close();
+    await this.pool.close();
+    await this.loop.close();
     this.#unguard();
     close(this.#latchFd);
   }

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { SLOT } from '../abi/layout.ts';
-import { addressOf, mmapAnonymousFixed, mmapFixed } from '../linux/index.ts';
+import { addressOf, Batch, mmapAnonymousFixed, mmapFixed } from '../linux/index.ts';
 
 export interface Datapath {
   init(id: number): void;
@@ -29,6 +29,12 @@ export interface Datapath {
   drvPop(drv: number): number;
   drvArm(drv: number): number;
   drvDisarm(drv: number): void;
+  nmStart(kring: number): void;
+  nmTxSync(kring: number): number;
+  nmRxSync(kring: number): number;
+  nmArm(kring: number): number;
+  nmDisarm(kring: number): void;
+  nmForward(rx: number, tx: number, most: number, copies: number): number;
   guestStart(guest: number): void;
   guestRun(guest: number): number;
 }
@@ -43,6 +49,11 @@ export interface DatapathHost {
   now?(): number;
   /** Map a page of guest memory: `pager`. Left out by who never polls. */
   pageIn?(fd: number, page: number, linear: number): number;
+  /** Signal an eventfd of a driver's. Left out by who drives no ring. */
+  kick?(fd: number): void;
+  /** Frames to and from TAP queues: `taps`. Left out by who has none. */
+  tapRead?(fd: number, list: number, n: number): number;
+  tapWrite?(fd: number, list: number, n: number): number;
 }
 
 /**
@@ -67,6 +78,41 @@ export function pager(
     }
     spent((performance.now() - start) * 1e6);
     return mapped;
+  };
+}
+
+/**
+ * Frames to and from TAP queues, for DatapathHost: `list` is `n` of {linear u32, length u32}, each length
+ * becomes the bytes moved or a negative errno. For one thread.
+ */
+export function taps(memory: WebAssembly.Memory) {
+  const words = new Int32Array(memory.buffer);
+  let batch: Batch | undefined;
+  const prepare = (list: number, n: number): Batch => {
+    // Made on first use: most threads never see a TAP.
+    batch ??= new Batch(addressOf(new Uint8Array(memory.buffer, 0, 65536)));
+    for (let i = 0; i < n; i++) {
+      const at = (list >>> 2) + i * 2;
+      batch.set(i, words[at]! >>> 0, words[at + 1]!);
+    }
+    return batch;
+  };
+  const report = (from: Batch, list: number, n: number): number => {
+    for (let i = 0; i < n; i++) words[(list >>> 2) + i * 2 + 1] = from.result(i);
+    return n;
+  };
+  return {
+    tapRead(fd: number, list: number, n: number): number {
+      const reader = prepare(list, n);
+      return report(reader, list, reader.read(fd, n));
+    },
+    tapWrite(fd: number, list: number, n: number): number {
+      const writer = prepare(list, n);
+      return report(writer, list, writer.write(fd, n));
+    },
+    close() {
+      batch?.close();
+    },
   };
 }
 
@@ -99,6 +145,9 @@ export function loadDatapath(memory: WebAssembly.Memory, host: DatapathHost): Da
       signalLatched: host.latched,
       now: host.now ?? clock,
       pageIn: host.pageIn ?? (() => 0),
+      signalKick: host.kick ?? (() => {}),
+      tapRead: host.tapRead ?? (() => 0),
+      tapWrite: host.tapWrite ?? (() => 0),
     },
   });
   return instance.exports as unknown as Datapath;

@@ -30,7 +30,7 @@ import {
 } from '../abi/layout.ts';
 import { adoptAio, Epoll, signal, signalPeer } from '../linux/index.ts';
 import { Control } from '../memory/control.ts';
-import { loadDatapath, pager } from './datapath.ts';
+import { loadDatapath, pager, taps } from './datapath.ts';
 
 export interface WorkerData {
   id: number;
@@ -78,6 +78,10 @@ const datapath = loadDatapath(memory, {
   latched() {
     signal(mainFd);
   },
+  kick(fd) {
+    if (fd >= 0) signalPeer(fd);
+  },
+  ...taps(memory),
   pageIn: pager(memory, (ns) => {
     sums[WORKER_PAGING_NS >> 3]! += ns;
   }),
@@ -102,7 +106,8 @@ function takeKicks(timeout: number): number {
     const ring = epoll.data(i);
     // The wake-up eventfd: it has done its work.
     if (ring === NO_RING) continue;
-    kicks[(ring * RING_STRIDE + RING_KICKS) >> 3]!++;
+    // Lanes come after the rings.
+    if (ring < MAX_RINGS) kicks[(ring * RING_STRIDE + RING_KICKS) >> 3]!++;
     guarded(() => activate(ring));
   }
   return n;

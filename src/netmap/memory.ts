@@ -1,0 +1,134 @@
+// Memory for netmap ports: one memfd with rings and buffers, which the devices at the other ends map too.
+//
+//   0       rings     virtqueues with their indirect tables, shared headers; given out in pages
+//   rings   buffers   bufferSize bytes each
+//
+// Devices see it from BASE on, as guest-physical and as front-end address. It is sparse: what is not
+// used costs nothing.
+
+import { PAGE } from '../abi/layout.ts';
+import { close, memfd } from '../linux/index.ts';
+import { roundUp, Spans } from '../memory/spans.ts';
+import type { Mapping } from '../memory/window.ts';
+import type { MemoryRegionFd } from '../vhost-user/index.ts';
+import type { Home } from './home.ts';
+import { NetmapError, type NetmapMemory } from './types.ts';
+
+/** GPA and front-end address of its first byte. Not 0: DPDK takes that for none. */
+export const BASE = 0x1_0000_0000n;
+
+export interface MemoryShape {
+  /** Bytes of a buffer. */
+  bufferSize: number;
+  buffers: number;
+  /** Bytes for rings. */
+  rings: number;
+}
+
+/** For ports opened one by one: 32768 buffers, and rings for 8 pairs of 1024 entries and more. */
+export function defaultShape(bufferSize = 2048): MemoryShape {
+  const buffers = Math.min(32768, Math.floor((256 * 2 ** 20) / bufferSize));
+  return { bufferSize, buffers, rings: 64 * 2 ** 20 };
+}
+
+export class BufferMemory implements NetmapMemory {
+  readonly home: Home;
+  readonly bufferSize: number;
+  readonly buffers: number;
+  /** Linear address of the memfd's first byte, and of buffer 0. */
+  readonly linear: number;
+  readonly first: number;
+  readonly #size: number;
+  readonly #fd: number;
+  readonly #mapping: Mapping;
+  readonly #rings: Spans;
+  /** Buffers that nobody has; the last is given out first. */
+  readonly #free: number[];
+  #open = true;
+
+  /** Throws NetmapError `memory` when the process has no room for it. */
+  constructor(home: Home, shape: MemoryShape = defaultShape()) {
+    const { bufferSize, buffers } = shape;
+    if (!(bufferSize % 64 === 0 && bufferSize >= 128 && bufferSize <= 131072)) {
+      throw new NetmapError(
+        'option',
+        `bufferSize is ${bufferSize}; it must be a multiple of 64 from 128 to 131072 bytes`,
+      );
+    }
+    const rings = roundUp(shape.rings, PAGE);
+    this.home = home;
+    this.bufferSize = bufferSize;
+    this.buffers = buffers;
+    this.#size = roundUp(rings + buffers * bufferSize, PAGE);
+    this.#fd = memfd('vhop-netmap', this.#size, { seal: true });
+    try {
+      this.#mapping = home.window.map(this.#fd, 0, this.#size, PAGE);
+    } catch (error) {
+      close(this.#fd);
+      throw new NetmapError(
+        'memory',
+        `${this.#size >> 20} MiB of buffers do not fit: ${(error as Error).message}`,
+      );
+    }
+    this.linear = this.#mapping.linear;
+    this.first = this.linear + rings;
+    this.#rings = new Spans(0, rings);
+    this.#free = Array.from({ length: buffers }, (_, i) => buffers - 1 - i);
+  }
+
+  get bytes(): Uint8Array {
+    return this.home.control.bytes;
+  }
+
+  addressOf(index: number): number {
+    return this.first + index * this.bufferSize;
+  }
+
+  /** Buffers that nobody has. */
+  get free(): number {
+    return this.#free.length;
+  }
+
+  takeBuffers(count: number): number[] {
+    if (count > this.#free.length) {
+      throw new NetmapError(
+        'memory',
+        `${count} buffers are wanted and ${this.#free.length} of ${this.buffers} are free: ` +
+          'close a port, or use smaller rings',
+      );
+    }
+    return this.#free.splice(this.#free.length - count).reverse();
+  }
+
+  giveBuffers(indices: readonly number[]): void {
+    this.#free.push(...indices);
+  }
+
+  /** Bytes for a queue, page aligned and zeroed; from the memory's first byte. */
+  takeRing(length: number): number {
+    const at = this.#rings.take(roundUp(length, PAGE), PAGE);
+    if (at === undefined) {
+      throw new NetmapError(
+        'memory',
+        'no room is left for rings: close a port, or use smaller rings',
+      );
+    }
+    return at;
+  }
+
+  giveRing(at: number, length: number): void {
+    this.#rings.give(at, roundUp(length, PAGE));
+  }
+
+  /** What a device is to map; the fd stays ours. */
+  region(): MemoryRegionFd {
+    return { gpa: BASE, uva: BASE, size: BigInt(this.#size), mmapOffset: 0n, fd: this.#fd };
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#mapping.unmap();
+    close(this.#fd);
+  }
+}
