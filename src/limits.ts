@@ -9,6 +9,9 @@ export const NAME_PATTERN = /^[A-Za-z0-9._-]{1,32}$/;
 /** Unicast: the lowest bit of the first byte is clear. */
 export const MAC_PATTERN = /^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$/;
 
+/** Names of network devices: fewer than the kernel allows (IFNAMSIZ), all that people use. */
+export const DEVICE_PATTERN = /^[A-Za-z0-9._-]{1,15}$/;
+
 /** Bytes in a Unix socket's path: sun_path holds 108 with its terminating zero (unix(7)). */
 export const MAX_SOCKET_PATH = 107;
 

@@ -139,7 +139,10 @@ export interface PortInfo {
   index: number;
   type: PortOptions['type'];
   mode?: PortMode;
+  /** Of its socket. */
   path?: string;
+  /** Type `tap`: its network device. */
+  device?: string;
   state: PortState;
   /** Why the port is not up, or why it was quarantined. */
   reason?: string;

@@ -150,9 +150,11 @@ async function offline(text: string, options: Wanted): Promise<Resolved> {
 }
 
 function resolved(port: PortInfo): Resolved {
-  if (port.path === undefined) {
-    throw new Error(`port '${port.name}' is inside the switch: there is no guest to start for it`);
-  }
+  const none = (why: string) =>
+    new Error(`port '${port.name}' ${why}: there is no guest to start for it`);
+  if (port.type === 'tap') throw none(`is the host's own device ${port.device}`);
+  if (port.type === 'virtio-user') throw none("is a driver of somebody else's back end");
+  if (port.path === undefined) throw none('is inside the switch');
   return {
     name: port.name,
     path: port.path,

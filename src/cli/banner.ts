@@ -20,13 +20,18 @@ export function banner(
   const what = info.forwarding === 'wire' ? 'wire' : 'switch';
   const head = `${what} ${info.name} runs (pid ${info.pid})`;
   if (!out.isTTY) {
-    const list = ports.map((p) => `${p.name}=${p.mode === 'client' ? 'client:' : ''}${p.path}`);
+    const list = ports.map((p) => `${p.name}=${placeText(p)}`);
     return plain(`vhop: ${head}: ${list.join(' ')} control=${control}`).concat('\n');
   }
   let text = `vhop: ${head}\n\n`;
   const lines = tableLines(
     [{ title: 'port' }, { title: 'mode' }, { title: 'socket' }, { title: 'MAC' }],
-    ports.map((p) => [p.name, p.mode, p.path, p.mac]),
+    ports.map((p) => [
+      p.name,
+      p.type === 'vhost-user' ? p.mode : p.type,
+      p.path ?? p.device,
+      p.mac,
+    ]),
     { title: (line) => paint(out, 'bold', line) },
   );
   text += `${lines.join('\n')}\n`;
@@ -45,6 +50,13 @@ export function banner(
     text += `  ${paint(out, 'bold', command)}${' '.repeat(width - command.length)}   ${why}\n`;
   }
   return `${text}Ctrl-C ends it.\n\n`;
+}
+
+/** As it is given on the command line. */
+function placeText({ type, mode, path, device }: PortInfo): string {
+  if (type === 'tap') return `tap:${device}`;
+  if (type === 'virtio-user') return `virtio-user:${mode === 'server' ? 'server:' : ''}${path}`;
+  return `${mode === 'client' ? 'client:' : ''}${path}`;
 }
 
 /**

@@ -155,14 +155,15 @@ function row(port: PortInfo, [name, on, off]: Meaning): FeatureRow {
 export function featureTitle(port: PortInfo): string {
   const { name, state, type, offered, features } = port;
   if (!isDecided(port)) {
+    const end = type === 'virtio-user' ? 'back end' : 'front end';
     const why = {
-      listening: 'no front end has connected',
-      connecting: 'no front end answers',
+      listening: `no ${end} has connected`,
+      connecting: `no ${end} answers`,
     }[state as string];
     return `${name} ${state}: ${why ?? 'no driver is set up'}; nothing is decided yet`;
   }
   const count = `${features.length} of ${offered.length} offered features`;
-  const who = type === 'memory' ? 'its driver, in this process,' : 'its driver and front end';
+  const who = type !== 'vhost-user' ? 'its driver, in this process,' : 'its driver and front end';
   return state === 'up' || state === 'quarantined'
     ? `${name} ${state}: ${who} accepted ${count}`
     : `${name} ${state}: no driver runs; the last one accepted ${count}`;

@@ -71,8 +71,8 @@ function printPorts(cli: Cli, found: readonly PortInfo[]): void {
       `${p.queuesEnabled}/${p.queues}`,
       p.mac,
       p.memory > 0 ? memory(p.memory) : undefined,
-      p.mode ?? p.type,
-      p.path,
+      p.type === 'vhost-user' ? p.mode : p.type,
+      p.path ?? p.device,
     ]),
     (text, column) => (column === 1 ? paintState(cli.out, text) : text),
   );
@@ -89,6 +89,7 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['type', port.type],
     ['mode', port.mode],
     ['socket', port.path],
+    ['device', port.device],
     ['MAC', port.mac],
     ['MTU', port.mtu === undefined ? 'not limited' : `${port.mtu} bytes`],
     ['queue pairs', `${port.queuesEnabled} enabled of ${port.queues} offered`],

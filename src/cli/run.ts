@@ -12,6 +12,8 @@ import type { Cli } from './cli.ts';
 import { catchSignals, type Ending } from './ending.ts';
 import { LiveTable, runLive } from './live.ts';
 
+const DEFAULT_MODE = { 'vhost-user': 'server', 'virtio-user': 'client' } as const;
+
 export interface RunOptions {
   switch: SwitchOptions;
   ports: readonly CheckedPort[];
@@ -74,7 +76,8 @@ async function serve(
   for (const port of options.ports) {
     if (ending.signal.aborted) return;
     await api.addPort(port);
-    if (port.mode !== 'client') listening.push(port.path);
+    if ('path' in port && (port.mode ?? DEFAULT_MODE[port.type]) === 'server')
+      listening.push(port.path);
   }
   try {
     control = await serveControl(api, path);

@@ -26,8 +26,10 @@ export interface SocketsOptions {
 }
 
 export const SOCKET_HELP = `
-A socket is a path to listen on; client:PATH connects out instead and keeps retrying.
-A port is named after its socket: a.sock is port a.
+A socket is a path to listen on; client:PATH connects out instead and keeps retrying. Beside them:
+  tap:DEVICE          the host itself, through a network device (root, or one made for you)
+  virtio-user:PATH    somebody else's vhost-user back end, of which the switch is the driver
+A port is named after its socket or device: a.sock is port a.
 `;
 
 /** Options of everything that runs a switch in the foreground. */
@@ -91,6 +93,19 @@ export function parseSocket(text: string): { path: string; mode: PortMode } {
   return { path: resolve(path), mode: mode as PortMode };
 }
 
+/** As typed: a socket, or what else a port may be. */
+function parsePort(text: string): { type: CheckedPort['type']; path: string; mode?: PortMode } {
+  const [, type, rest = ''] = /^(tap|virtio-user):(.*)$/s.exec(text) ?? [];
+  if (type === undefined) return { type: 'vhost-user', ...parseSocket(text) };
+  if (type === 'virtio-user') {
+    if (rest === '')
+      throw new UsageError(`'${text}' names no socket: give virtio-user:/tmp/a.sock`);
+    return { type, ...parseSocket(/^(client|server):/.test(rest) ? rest : `client:${rest}`) };
+  }
+  if (rest === '') throw new UsageError(`'${text}' names no device: give one such as tap:vhop0`);
+  return { type: 'tap', path: rest };
+}
+
 /** `options` without those that were not given. */
 function present<T extends object>(options: T): Partial<T> {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
@@ -111,18 +126,23 @@ export function portsFrom(
   const limited = socketMode !== undefined || socketOwner !== undefined;
   const { queues, mtu, rate, burst, requireSealed } = options;
   const access = limited ? present({ mode: socketMode, ...socketOwner }) : undefined;
-  const given = present({ queues, mtu, rate, burst, requireSealed, socket: access });
+  const common = present({ queues, mtu, rate, burst });
+  const given = present({ requireSealed, socket: access });
   const ports = sockets.map((socket): CheckedPort => {
-    const { path, mode } = parseSocket(socket);
+    const { type, path, mode = 'server' } = parsePort(socket);
     const base = nameFromPath(path);
     let name = base;
     for (let n = 2; names.has(name); n++) name = `${base.slice(0, 28)}-${n}`;
     names.add(name);
-    return { type: 'vhost-user', name, path, mode, mac: macFromName(name), ...given };
+    const own = { name, mac: macFromName(name), ...common };
+    if (type === 'tap') return { type, device: path, ...own };
+    if (type === 'virtio-user') return { type, path, mode, ...own };
+    return { type, path, mode, ...own, ...given };
   });
-  const same = ports.find((port, i) => ports.findIndex((p) => p.path === port.path) < i);
+  const places = ports.map((port) => ('path' in port ? port.path : port.device!));
+  const same = places.find((place, i) => places.indexOf(place) < i);
   if (same !== undefined) {
-    throw new UsageError(`the socket '${same.path}' is given twice: give each port its own`);
+    throw new UsageError(`'${same}' is given twice: give each port its own`);
   }
   const problem = checkPorts(ports, forwarding)[0];
   if (problem !== undefined) {

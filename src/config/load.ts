@@ -80,19 +80,38 @@ function fill(config: Config, file: string): LoadedConfig {
   const folder = dirname(resolve(file));
   return {
     switch: { forwarding: 'switch', ...options },
-    ports: ports.map(({ require_sealed, socket, ...port }) => {
-      const name = port.name ?? nameFromPath(port.path);
-      const path = resolve(folder, port.path.replace(/^~(?=\/)/, homedir()));
-      return {
-        ...port,
-        ...(require_sealed === undefined ? {} : { requireSealed: require_sealed }),
-        type: 'vhost-user',
-        name,
-        path,
-        mac: port.mac ?? macFromName(name),
-        ...(socket === undefined ? {} : { socket: accessFrom(socket) }),
-      };
-    }),
+    ports: ports.map((port) => portFrom(port, folder)),
+  };
+}
+
+/** The schema has seen to it that each type has its keys, and no other's. */
+function portFrom(given: Config['ports'][number], folder: string): CheckedPort {
+  const {
+    require_sealed,
+    socket,
+    type = 'vhost-user',
+    path: text,
+    device,
+    packed,
+    ...port
+  } = given;
+  if (type === 'tap') {
+    const name = port.name ?? device!;
+    const { mode: _, ...rest } = port;
+    const own = device === undefined ? {} : { device };
+    return { ...rest, ...own, type, name, mac: port.mac ?? macFromName(name) };
+  }
+  const name = port.name ?? nameFromPath(text!);
+  const path = resolve(folder, text!.replace(/^~(?=\/)/, homedir()));
+  const common = { ...port, name, path, mac: port.mac ?? macFromName(name) };
+  if (type === 'virtio-user') {
+    return { ...common, ...(packed === undefined ? {} : { packed }), type };
+  }
+  return {
+    ...common,
+    ...(require_sealed === undefined ? {} : { requireSealed: require_sealed }),
+    ...(socket === undefined ? {} : { socket: accessFrom(socket) }),
+    type,
   };
 }
 

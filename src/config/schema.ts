@@ -5,6 +5,7 @@
 
 import * as z from 'zod';
 import {
+  DEVICE_PATTERN,
   MAC_PATTERN,
   MAX_ID,
   MAX_SOCKET_PATH,
@@ -44,6 +45,13 @@ function limits(per: string) {
   );
 }
 
+/** Keys that a type of port does not have. */
+const ONLY = {
+  'vhost-user': ['device', 'packed'],
+  'virtio-user': ['device', 'socket', 'require_sealed'],
+  tap: ['path', 'mode', 'socket', 'require_sealed', 'packed'],
+} as const;
+
 const NAME = 'must be 1 to 32 letters, digits, dots, dashes or underscores';
 
 function userOrGroup(what: 'user' | 'group') {
@@ -72,20 +80,42 @@ export const portSchema = z
     {
       name: text(NAME_PATTERN, NAME)
         .optional()
-        .describe("The port's name, unique in the switch. Default: the socket's base name."),
-      type: oneOf(['vhost-user']).optional().describe('The kind of port. Default: vhost-user.'),
+        .describe(
+          "The port's name, unique in the switch. Default: the socket's base name, or the device's.",
+        ),
+      type: oneOf(['vhost-user', 'virtio-user', 'tap'])
+        .optional()
+        .describe(
+          'vhost-user: a guest behind a socket (default). virtio-user: the switch is the driver of ' +
+            "somebody else's vhost-user back end. tap: the host itself, through a network device.",
+        ),
       path: z
         .string({ error: 'must be the path of a Unix socket' })
         .min(1, { error: 'must be the path of a Unix socket' })
+        .optional()
         .describe(
           `The Unix socket's path, at most ${MAX_SOCKET_PATH} bytes; ` +
             "relative to this file's folder, ~/ is the home folder.",
         ),
+      device: text(DEVICE_PATTERN, 'must be 1 to 15 letters, digits, dots, dashes or underscores')
+        .optional()
+        .describe("tap: the network device; made if it is not there. Default: the port's name."),
       mode: oneOf(['server', 'client'])
         .optional()
-        .describe('server listens on the path (default); client connects out and keeps retrying.'),
+        .describe(
+          'server listens on the path (default of vhost-user); client connects out and keeps ' +
+            'retrying (default of virtio-user).',
+        ),
       socket: socketSchema.optional(),
-      queues: whole(1, 8, 'queue pairs').optional().describe('Queue pairs offered. Default: 8.'),
+      queues: whole(1, 8, 'queue pairs')
+        .optional()
+        .describe(
+          'Queue pairs: of vhost-user offered (default 8), of the others used (default 1).',
+        ),
+      packed: z
+        .boolean({ error: 'must be true or false' })
+        .optional()
+        .describe('virtio-user: true uses packed rings, which the back end must offer.'),
       mtu: whole(68, 65535, 'bytes')
         .optional()
         .describe('Largest IP packet the port takes, bytes. Default: not limited.'),
@@ -105,9 +135,23 @@ export const portSchema = z
           'true refuses guest memory whose file could shrink while it is mapped. Default: false.',
         ),
     },
-    { error: "must be a port: a map with at least the key 'path'" },
+    { error: "must be a port: a map with at least the key 'path', or 'type: tap'" },
   )
-  .describe('One port: a vhost-user socket with a guest behind it.');
+  .superRefine((port, context) => {
+    const { type = 'vhost-user' } = port;
+    const refuse = (key: keyof typeof port, message: string) => {
+      context.addIssue({ code: 'custom', path: [key], message });
+    };
+    if (type !== 'tap' && port.path === undefined)
+      refuse('path', 'must be the path of a Unix socket');
+    if (type === 'tap' && (port.device ?? port.name) === undefined) {
+      refuse('device', 'must be the name of a network device');
+    }
+    for (const key of ONLY[type]) {
+      if (port[key] !== undefined) refuse(key, `is not for a port of type ${type}: leave it out`);
+    }
+  })
+  .describe('One port: what is joined to the switch.');
 
 export const configSchema = z
   .strictObject(

@@ -58,7 +58,7 @@ export class TapPort implements Port {
       name: this.name,
       index: this.index,
       type: 'tap',
-      path: this.#rings.tap.name,
+      device: this.#rings.tap.name,
       mac: this.#options.mac ?? macFromName(this.name),
       ...describeDevice(this.device, 'connected'),
     };
