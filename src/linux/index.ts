@@ -10,4 +10,5 @@ export { EventLoop, type Watcher } from './loop.ts';
 export * from './memory.ts';
 export * from './sched.ts';
 export * from './socket.ts';
+export * from './tap.ts';
 export * from './users.ts';
