@@ -1,6 +1,7 @@
 // System calls, and the only FFI of the house.
 
 export * from './aio.ts';
+export { Batch, MAX_BATCH } from './batch.ts';
 export * from './epoll.ts';
 export * from './errors.ts';
 export * from './eventfd.ts';
