@@ -7,6 +7,7 @@ export * from './errors.ts';
 export * from './eventfd.ts';
 export * from './fault-guard.ts';
 export { handlerCode, MAX_GUARDED } from './fault-handler.ts';
+export { EBADFD } from './if-tun.ts';
 export { EventLoop, type Watcher } from './loop.ts';
 export * from './memory.ts';
 export * from './sched.ts';

@@ -5,6 +5,31 @@ import { MAC_PATTERN } from '../limits.ts';
 import { ERRNO, SystemError } from './errors.ts';
 import { close } from './eventfd.ts';
 import { checked, lastError, libc, permanentScratch } from './ffi.ts';
+import {
+  ARPHRD_ETHER,
+  EBADFD,
+  IFF_MULTI_QUEUE,
+  IFF_NO_PI,
+  IFF_TAP,
+  IFF_UP,
+  IFF_VNET_HDR,
+  SIOCGIFFLAGS,
+  SIOCGIFMTU,
+  SIOCSIFFLAGS,
+  SIOCSIFHWADDR,
+  SIOCSIFMTU,
+  TUN_F_CSUM,
+  TUN_F_TSO_ECN,
+  TUN_F_TSO4,
+  TUN_F_TSO6,
+  TUN_F_USO,
+  TUNGETIFF,
+  TUNSETCARRIER,
+  TUNSETIFF,
+  TUNSETOFFLOAD,
+  TUNSETVNETHDRSZ,
+  TUNSETVNETLE,
+} from './if-tun.ts';
 
 const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
@@ -12,33 +37,6 @@ const O_CLOEXEC = 0o2000000;
 const AF_INET = 2;
 const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
-
-// linux/if_tun.h
-const TUNSETIFF = 0x400454ca;
-const TUNSETOFFLOAD = 0x400454d0;
-const TUNGETIFF = 0x800454d2;
-const TUNSETVNETHDRSZ = 0x400454d8;
-const TUNSETVNETLE = 0x400454dc;
-const TUNSETCARRIER = 0x400454e2;
-const IFF_TAP = 0x0002;
-const IFF_MULTI_QUEUE = 0x0100;
-const IFF_NO_PI = 0x1000;
-const IFF_VNET_HDR = 0x4000;
-const TUN_F_CSUM = 0x01;
-const TUN_F_TSO4 = 0x02;
-const TUN_F_TSO6 = 0x04;
-const TUN_F_TSO_ECN = 0x08;
-/** USO4 and USO6: the kernel takes both or neither. */
-const TUN_F_USO = 0x60;
-
-// linux/sockios.h, linux/if.h, linux/if_arp.h
-const SIOCGIFFLAGS = 0x8913;
-const SIOCSIFFLAGS = 0x8914;
-const SIOCGIFMTU = 0x8921;
-const SIOCSIFMTU = 0x8922;
-const SIOCSIFHWADDR = 0x8924;
-const IFF_UP = 1;
-const ARPHRD_ETHER = 1;
 
 /** Most queues a Tap may have. */
 export const MAX_TAP_QUEUES = 8;
@@ -59,9 +57,9 @@ export class TapError extends Error {
   /** Of the system call that failed, as `EBUSY`. */
   readonly code: string | undefined;
 
-  constructor(device: string, sentence: string, cause?: SystemError) {
+  constructor(device: string, sentence: string, cause?: SystemError, code = cause?.code) {
     super(`TAP ${device}: ${sentence}`, { cause });
-    this.code = cause?.code;
+    this.code = code;
   }
 }
 
@@ -116,12 +114,13 @@ export class Tap {
       (tso6 ? TUN_F_TSO6 : 0) |
       (ecn ? TUN_F_TSO_ECN : 0) |
       (uso ? TUN_F_USO : 0);
-    if (cIoctl(this.fds[0], TUNSETOFFLOAD, bits) === 0) return;
-    const cause = lastError('TUNSETOFFLOAD', this.name);
-    if (!uso || cause.errno !== ERRNO.EINVAL) throw cause;
-    const cure =
-      'this kernel cuts no UDP segments for it: do without uso, or take Linux 6.2 or later';
-    throw new TapError(this.name, cure, cause);
+    try {
+      onDevice(this.fds[0]!, TUNSETOFFLOAD, 'TUNSETOFFLOAD', this.name, bits);
+    } catch (error) {
+      if (!(uso && error instanceof SystemError && error.errno === ERRNO.EINVAL)) throw error;
+      const cure = 'this kernel leaves no UDP uncut: do without uso, or take Linux 6.2 or later';
+      throw new TapError(this.name, cure, error);
+    }
   }
 
   /** Whether the interface is up. Throws SystemError. */
@@ -155,7 +154,7 @@ export class Tap {
     bytes.fill(0, 0, 40);
     view.setUint16(VALUE, ARPHRD_ETHER, true);
     bytes.set(Buffer.from(mac.replaceAll(':', ''), 'hex'), VALUE + 2);
-    checked(cIoctl(this.fds[0], SIOCSIFHWADDR, address), 'SIOCSIFHWADDR', this.name);
+    onDevice(this.fds[0]!, SIOCSIFHWADDR, 'SIOCSIFHWADDR', this.name);
   }
 
   /** Carrier, as of a cable plugged in; on at first. Throws SystemError. */
@@ -180,7 +179,7 @@ export class Tap {
 
   /** Puts the interface's name of today where a request has it: somebody may have given it another. */
   #findName(): void {
-    checked(cIoctl(this.fds[0], TUNGETIFF, address), 'TUNGETIFF', this.name);
+    onDevice(this.fds[0]!, TUNGETIFF, 'TUNGETIFF', this.name);
   }
 
   #change(request: number, call: string, setting: string): void {
@@ -216,7 +215,7 @@ export function openTap({ name, queues = 1, header }: TapOptions): Tap {
       setInt(fd, TUNSETVNETLE, 'TUNSETVNETLE', actual, 1);
     }
     // A persistent device has those of who had it before.
-    checked(cIoctl(fd, TUNSETOFFLOAD, 0), 'TUNSETOFFLOAD', actual);
+    onDevice(fd, TUNSETOFFLOAD, 'TUNSETOFFLOAD', actual, 0);
     return new Tap(actual, fds, header);
   } catch (error) {
     for (const fd of fds) close(fd);
@@ -258,7 +257,7 @@ function attach(fd: number, options: Required<TapOptions>): string {
     result = setInterface(fd, name, flags | IFF_MULTI_QUEUE);
   }
   if (result !== undefined) throw attachError(result, options);
-  checked(cIoctl(fd, TUNGETIFF, address), 'TUNGETIFF', name);
+  onDevice(fd, TUNGETIFF, 'TUNGETIFF', name);
   // With a queue open elsewhere the device stays what it is there, whatever was asked for.
   const headers = (view.getUint16(VALUE, true) & IFF_VNET_HDR) !== 0;
   if (headers !== (header !== 0)) {
@@ -292,7 +291,16 @@ function attachError(cause: SystemError, { name, queues, header }: Required<TapO
 
 function setInt(fd: number, request: number, call: string, subject: string, value: number): void {
   view.setInt32(0, value, true);
-  checked(cIoctl(fd, request, address), call, subject);
+  onDevice(fd, request, call, subject);
+}
+
+/** A request of the device's own. Throws TapError where the device is gone, SystemError. */
+function onDevice(fd: number, request: number, call: string, name: string, value = address): void {
+  if (cIoctl(fd, request, value) === 0) return;
+  const cause = lastError(call, name);
+  if (cause.errno !== EBADFD) throw cause;
+  const cure = 'somebody has deleted the device: close it, and open it anew';
+  throw new TapError(name, cure, cause, 'EBADFD');
 }
 
 /** A request about an interface, which is in the scratch: any socket takes it. */

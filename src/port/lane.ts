@@ -26,8 +26,11 @@ import { F_EVENT_IDX, F_INDIRECT_DESC, F_MQ, F_VERSION_1 } from '../abi/virtio.t
 import { roundUp } from '../memory/spans.ts';
 import type { Home } from '../netmap/home.ts';
 import { BufferMemory } from '../netmap/memory.ts';
+import { Port as Rings } from '../netmap/port.ts';
 import { QueueRings } from '../netmap/queue-rings.ts';
 import type { Ring } from '../netmap/ring.ts';
+import { NetmapError, type NetmapPort } from '../netmap/types.ts';
+import { featureNames } from '../vhost-user/index.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { bit } from '../virtio/features.ts';
 import type { WorkerPool } from '../worker/pool.ts';
@@ -75,6 +78,8 @@ export class Lanes {
   readonly #rings: QueueRings;
   #block = 0;
   #pairs = 0;
+  /** In netmap mode: who has the rings. */
+  #borrowed: Rings | undefined;
   #watched: { worker: number; fd: number }[] = [];
 
   constructor(host: LaneHost, device: NetDevice, port: number, memory: BufferMemory) {
@@ -153,9 +158,46 @@ export class Lanes {
     this.#pairs = 0;
   }
 
+  /**
+   * Netmap mode: takes the rings of both ends from the workers and gives them to the caller, those of
+   * `end` as host rings; what lies in them stays there. When the netmap port is closed the lanes go on.
+   * Throws NetmapError `busy` or `down`.
+   */
+  borrow(name: string, end: LaneEnd): NetmapPort {
+    if (this.#borrowed) {
+      throw new NetmapError('busy', `port ${name} is in netmap mode already: close it there first`);
+    }
+    if (!this.running) {
+      throw new NetmapError('down', `port ${name} is down: there is nothing to take over`);
+    }
+    this.pause();
+    const port: Rings = new Rings(name, {
+      memory: this.memory,
+      headers: LANE_OPTIONS.headers,
+      close: async () => {
+        port.unwatch();
+        if (this.#borrowed !== port) return;
+        this.#borrowed = undefined;
+        this.#publish(end, end.rx.length);
+      },
+    });
+    this.#borrowed = port;
+    port.goUp({
+      rx: [...this.#rings.rx, ...end.rx],
+      tx: [...this.#rings.tx, ...end.tx],
+      wakeFds: [...this.#rings.callFds, ...end.wakeFds.flat()],
+      features: featureNames(this.#device.features),
+    });
+    return port;
+  }
+
   /** Brings the port down: `end` may be taken away after. */
   stop(reason: string): void {
     this.pause();
+    const borrowed = this.#borrowed;
+    this.#borrowed = undefined;
+    borrowed?.unwatch();
+    borrowed?.goDown(new NetmapError('down', `port ${borrowed.name}: ${reason}`));
     this.#device.disconnected(reason);
     this.#rings.restock();
   }

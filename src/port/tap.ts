@@ -3,10 +3,11 @@
 import { macFromName } from '../limits.ts';
 import { OFFLOAD_BITS } from '../netmap/features.ts';
 import { openTapRings, type TapRings } from '../netmap/tap.ts';
+import type { NetmapPort } from '../netmap/types.ts';
 import type { PortInfo, TapPortOptions } from '../types.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { describeDevice } from './describe.ts';
-import { LANE_OPTIONS, type LaneHost, Lanes, laneMemory } from './lane.ts';
+import { LANE_OPTIONS, type LaneEnd, type LaneHost, Lanes, laneMemory } from './lane.ts';
 import type { Port } from './port.ts';
 
 export class TapPort implements Port {
@@ -35,12 +36,16 @@ export class TapPort implements Port {
       this.#rings = openTapRings(options.device ?? options.name, memory, {
         ...LANE_OPTIONS,
         queues,
+        firstId: queues,
+        host: true,
       });
     } catch (error) {
       this.#lanes.close();
       throw error;
     }
-    const { tap, rx, tx } = this.#rings;
+    const { tap } = this.#rings;
+    // The same each time it is started: its neighbours remember it.
+    tap.setMac(this.#mac);
     if (mtu !== undefined) tap.setMtu(mtu);
     // The kernel takes all there is; USO is asked for where it has that.
     const offloads = { csum: true, tso4: true, tso6: true, ecn: true };
@@ -49,8 +54,20 @@ export class TapPort implements Port {
     } catch {
       tap.setOffloads(offloads);
     }
-    const wakeFds = tap.fds.map((fd) => [fd]);
-    this.#lanes.start({ rx, tx, wakeFds }, OFFLOAD_BITS);
+    this.#lanes.start(this.#end, OFFLOAD_BITS);
+  }
+
+  get #mac(): string {
+    return this.#options.mac ?? macFromName(this.name);
+  }
+
+  get #end(): LaneEnd {
+    const { tap, rx, tx } = this.#rings;
+    return { rx, tx, wakeFds: tap.fds.map((fd) => [fd]) };
+  }
+
+  borrow(): NetmapPort {
+    return this.#lanes.borrow(this.name, this.#end);
   }
 
   info(): PortInfo {
@@ -59,7 +76,7 @@ export class TapPort implements Port {
       index: this.index,
       type: 'tap',
       device: this.#rings.tap.name,
-      mac: this.#options.mac ?? macFromName(this.name),
+      mac: this.#mac,
       ...describeDevice(this.device, 'connected'),
     };
   }

@@ -4,12 +4,13 @@ import { KR_STATE } from '../abi/netmap.ts';
 import { macFromName } from '../limits.ts';
 import { mirrored, OFFLOAD_BITS } from '../netmap/features.ts';
 import { faultText } from '../netmap/port.ts';
+import type { NetmapPort } from '../netmap/types.ts';
 import { QueueDriver } from '../netmap/vhost-user.ts';
 import type { PortInfo, VirtioUserPortOptions } from '../types.ts';
 import { Frontend, featureNames } from '../vhost-user/index.ts';
 import type { NetDevice } from '../virtio/device.ts';
 import { describeDevice } from './describe.ts';
-import { LANE_OPTIONS, type LaneHost, Lanes, laneMemory } from './lane.ts';
+import { LANE_OPTIONS, type LaneEnd, type LaneHost, Lanes, laneMemory } from './lane.ts';
 import type { Port } from './port.ts';
 
 export class VirtioUserPort implements Port {
@@ -58,13 +59,21 @@ export class VirtioUserPort implements Port {
   }
 
   #started(): void {
-    const { rings, features } = this.#driver;
+    this.#lanes.start(this.#end, mirrored(this.#driver.features & OFFLOAD_BITS));
+    this.#onConnected();
+  }
+
+  get #end(): LaneEnd {
+    const { rings } = this.#driver;
     const wakeFds = rings.rx.map((rx, i) => [
       rings.queueOf(rx).callFd,
       rings.queueOf(rings.tx[i]!).callFd,
     ]);
-    this.#lanes.start({ rx: rings.rx, tx: rings.tx, wakeFds }, mirrored(features & OFFLOAD_BITS));
-    this.#onConnected();
+    return { rx: rings.rx, tx: rings.tx, wakeFds };
+  }
+
+  borrow(): NetmapPort {
+    return this.#lanes.borrow(this.name, this.#end);
   }
 
   /** What the back end did that it must not, since it was last asked. */

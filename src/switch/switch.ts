@@ -30,7 +30,7 @@ import { Spans } from '../memory/spans.ts';
 import { Window } from '../memory/window.ts';
 import { driverHost } from '../netmap/home.ts';
 import { BufferMemory, defaultShape } from '../netmap/memory.ts';
-import type { NetmapPort } from '../netmap/types.ts';
+import { NetmapError, type NetmapPort } from '../netmap/types.ts';
 import { readStats } from '../observe/stats.ts';
 import { describeRing } from '../port/describe.ts';
 import { type LocalOptions, MemoryPort } from '../port/memory.ts';
@@ -162,6 +162,21 @@ export class Switch implements SwitchApi {
       if (own) memory.close();
       throw error;
     }
+  }
+
+  /**
+   * Takes over a port of type `tap` or `virtio-user`: its device's rings, and behind them the other end's as
+   * host rings. Until the netmap port is closed, what goes between the two is the caller's to say; nothing
+   * in them is lost on either change. Throws Error for no such port, NetmapError `busy`, `down` or `name`.
+   */
+  openNetmap(name: string): NetmapPort {
+    const port = this.#named(name);
+    if (port.borrow) return port.borrow();
+    throw new NetmapError(
+      'name',
+      `port ${name} has a guest of its own, which drives its rings; only tap and virtio-user ports have ` +
+        'rings to take over: open a new one with addNetmapPort',
+    );
   }
 
   /** Memory for netmap ports that swap buffers. Throws NetmapError. */

@@ -110,9 +110,6 @@ export function taps(memory: WebAssembly.Memory) {
       const writer = prepare(list, n);
       return report(writer, list, writer.write(fd, n));
     },
-    close() {
-      batch?.close();
-    },
   };
 }
 
