@@ -5,9 +5,11 @@ import { mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import * as vu from '../../src/abi/vhost-user.ts';
 import { close, drain, EventLoop, eventfd, listenUnix } from '../../src/linux/index.ts';
 import {
+  Budget,
   CODECS,
   Endpoint,
   encodeMessage,
@@ -393,12 +395,17 @@ for (const mode of ['server', 'client'] as const) {
       const flat = openFds() - (mode === 'client' ? 1 : 0);
       for (let round = 0; round < 20; round++) {
         const peer = await next();
-        await until(() => driver.last === 'started');
+        await until(() => driver.starts === round + 1);
         assert.equal(front.connected, true);
         peer.connection.close('it restarts');
-        await until(() => driver.last === 'stopped: the peer closed the connection');
-        assert.equal(openFds(), flat);
+        // Every other one is followed before its end was noticed.
+        if (round % 2 === 0) {
+          await until(() => driver.last === 'stopped: the peer closed the connection');
+          assert.equal(openFds(), flat);
+        }
       }
+      await until(() => driver.ends.length === 20);
+      assert.equal(driver.starts, 20);
       assert.deepEqual(notices, []);
       if (mode === 'client') {
         close(listener);
@@ -501,5 +508,48 @@ test('one back end at a time', async () => {
       `a second back end (pid ${pid}) on ${path} was turned away: pid ${pid} is connected`,
     ]);
     assert.equal(driver.last, 'started');
+  });
+});
+
+test('whatever a back end answers, the session starts or ends in a sentence', async () => {
+  await withSite(async ({ path, driver, frontend, backEnd }) => {
+    const budget = new Budget({ burst: Number.POSITIVE_INFINITY });
+    frontend({ timeoutMs: 20, budget });
+    const event = eventfd();
+    const flat = openFds();
+    const asked = walk().map(({ request }) => request);
+    const answer = fc.record({
+      request: fc.constantFrom(...asked),
+      nth: fc.nat(2),
+      id: fc.oneof(fc.constant(undefined), fc.constantFrom(...asked), fc.nat()),
+      flags: fc.oneof(fc.constant(5), fc.nat({ max: 0xffff_ffff })),
+      payload: fc.oneof(fc.uint8Array({ minLength: 8, maxLength: 8 }), fc.uint8Array()),
+      fds: fc.oneof(fc.constant(0), fc.nat(2)),
+      times: fc.integer({ min: 1, max: 3 }),
+    });
+    const property = fc.asyncProperty(fc.array(answer, { minLength: 1 }), async (answers) => {
+      const script: Script = {};
+      for (const { request, nth, id, flags, payload, fds, times } of answers) {
+        const bytes = encodeMessage(id ?? request, flags, 'opaque', payload);
+        const all = Buffer.concat(Array<Uint8Array>(times).fill(bytes));
+        const reply = { bytes: all, fds: Array<number>(fds).fill(event) };
+        script[request] = (_message, count) => (count === nth ? reply : 'as usual');
+      }
+      const told = driver.told.length;
+      const peer = await backEnd(script);
+      await until(() => driver.told.slice(told).some((each) => /^(started|fault)/.test(each)));
+      peer.connection.close('enough');
+      await until(() => driver.told.slice(told).some((each) => /^(stopped|fault): /.test(each)));
+      const [end = '', ...more] = driver.told
+        .slice(told)
+        .filter((each) => /^(stopped|fault)/.test(each));
+      assert.deepEqual(more, []);
+      assert.ok(end === 'stopped: the peer closed the connection' || end.includes(`: ${path}: `));
+      assert.doesNotMatch(end, /internal error/);
+      assert.equal(openFds(), flat);
+    });
+    await fc.assert(property, { numRuns: 300 });
+    assert.ok(driver.starts > 0 && driver.starts < 300, `${driver.starts} of 300 started`);
+    close(event);
   });
 });

@@ -148,6 +148,10 @@ export class IdleDriver implements FrontendDriver {
     return this.told.at(-1) ?? '';
   }
 
+  get starts(): number {
+    return this.told.filter((each) => each === 'started').length;
+  }
+
   get ends(): string[] {
     return this.told.filter((each) => /^(stopped|fault): /.test(each));
   }
