@@ -283,7 +283,7 @@ test('each mistake of a back end ends the session in a sentence; the next one is
   for (const mode of ['server', 'client'] as const) {
     await withSite(async ({ path, loop, driver, notices, frontend, backEnd }) => {
       const listener = mode === 'client' ? listenUnix(path) : -1;
-      const front = frontend({ mode });
+      const front = frontend({ mode, retryMs: 10 });
       const next = async (script: Script) =>
         mode === 'server'
           ? backEnd(script)
@@ -357,6 +357,46 @@ test('a back end that hangs up, refuses or is silent, wherever it does', async (
       }
     }
     assert.ok(!driver.told.includes('started'));
+  });
+});
+
+test('a back end that answers and is gone: the driver hears nothing after its end', async () => {
+  const offer = encodeMessage(vu.VU_GET_PROTOCOL_FEATURES, vu.REPLY_FLAGS, 'u64', 0n);
+  const offers = encodeMessage(GET, vu.REPLY_FLAGS, 'u64', VERSION_1);
+  for (const [script, told] of [
+    [{ [vu.VU_GET_PROTOCOL_FEATURES]: () => ({ bytes: offer, last: true }) }, 1],
+    [{ [GET]: () => ({ bytes: offers, last: true }) }, 3],
+  ] as const) {
+    await withSite(async ({ driver, frontend, backEnd }) => {
+      frontend();
+      await backEnd(script);
+      await until(() => driver.ends.length > 0);
+      await new Promise(setImmediate);
+      assert.equal(driver.told.length, told, driver.told.join('\n'));
+      assert.equal(driver.last, driver.ends[0]);
+      assert.match(driver.last, /^fault: .* after \w+; the log of the back end should tell why$/);
+    });
+  }
+});
+
+test('a client leaves a back end that it could not start alone for a while', async () => {
+  await withSite(async ({ path, loop, driver, frontend }) => {
+    const listener = listenUnix(path);
+    frontend({ mode: 'client', retryMs: 200 });
+    const first = new ScriptedBackEnd(await accept(listener), loop, { [GET]: () => 'hang up' });
+    await until(() => first.ended !== undefined && driver.ends.length === 1);
+    const failed = performance.now();
+    const second = new ScriptedBackEnd(await accept(listener), loop);
+    const waited = performance.now() - failed;
+    assert.ok(waited > 150, `${waited} ms`);
+    await until(() => driver.last === 'started');
+    // One that ran is looked for at once.
+    second.connection.close('it restarts');
+    await until(() => driver.ends.length === 2);
+    const left = performance.now();
+    new ScriptedBackEnd(await accept(listener), loop).connection.close('enough');
+    assert.ok(performance.now() - left < 150);
+    close(listener);
   });
 });
 
