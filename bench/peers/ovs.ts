@@ -36,6 +36,8 @@ export interface OvsOptions {
   folder: string;
   /** Paths in `folder` that its two ports listen on; what comes in at one leaves at the other. */
   sockets: readonly [string, string];
+  /** Those of `sockets` that it connects to instead. */
+  clients?: readonly string[];
   /** CPU of the thread that polls, and of the rest. */
   pmdCpu: number;
   mainCpu: number;
@@ -44,7 +46,7 @@ export interface OvsOptions {
 }
 
 export async function startOvs(options: OvsOptions): Promise<Ovs> {
-  const { folder, sockets, pmdCpu, mainCpu, hugePages } = options;
+  const { folder, sockets, clients = [], pmdCpu, mainCpu, hugePages } = options;
   const env = {
     OVS_RUNDIR: folder,
     OVS_LOGDIR: folder,
@@ -80,10 +82,14 @@ export async function startOvs(options: OvsOptions): Promise<Ovs> {
       'ovsdb-server',
       () => server.tail(),
     );
-    const [a, b] = sockets.map((path) => basename(path)) as [string, string];
     const memory = hugePages
       ? { 'dpdk-socket-mem': '512', 'dpdk-extra': '"--no-pci --in-memory --no-telemetry"' }
-      : { 'dpdk-extra': '"--no-pci --no-huge -m 512 --no-telemetry"' };
+      : {
+          // Left out, OVS adds --in-memory, which EAL takes with huge pages only.
+          'dpdk-extra': '"--no-pci --no-huge --legacy-mem -m 512 --no-telemetry"',
+          // One pool for all ports begins with more than that.
+          'per-port-memory': 'true',
+        };
     const config = {
       'dpdk-init': 'true',
       'dpdk-lcore-mask': `0x${(1 << mainCpu).toString(16)}`,
@@ -91,16 +97,22 @@ export async function startOvs(options: OvsOptions): Promise<Ovs> {
       ...memory,
     };
     const settings = Object.entries(config).map(([name, value]) => `other_config:${name}=${value}`);
-    const port = (name: string, number: number): string =>
-      `add-port br0 ${name} -- set Interface ${name} type=dpdkvhostuser ofport_request=${number}`;
+    const ports = sockets.map((path, index) => {
+      const name = basename(path);
+      const type = clients.includes(path)
+        ? `type=dpdkvhostuserclient options:vhost-server-path=${path}`
+        : 'type=dpdkvhostuser';
+      return `add-port br0 ${name} -- set Interface ${name} ${type} ofport_request=${index + 1}`;
+    });
     const bridge = 'add-br br0 -- set Bridge br0 datapath_type=netdev fail-mode=secure';
     await vsctl('init');
     await vsctl('set', 'Open_vSwitch', '.', ...settings);
-    for (const line of [bridge, port(a, 1), port(b, 2)]) await vsctl(...line.split(' '));
+    for (const line of [bridge, ...ports]) await vsctl(...line.split(' '));
     const vswitchd = start(daemon, [dbSocket, `--unixctl=${control}`, '--no-chdir']);
     const ready = () => {
       if (vswitchd.exit !== undefined) throw new Error(`ovs-vswitchd-dpdk:\n${vswitchd.tail()}`);
-      return [...sockets, `${folder}/br0.mgmt`].every((path) => existsSync(path));
+      const listening = sockets.filter((path) => !clients.includes(path));
+      return [...listening, `${folder}/br0.mgmt`].every((path) => existsSync(path));
     };
     await waitFor(ready, 20_000, 'ovs-vswitchd-dpdk', () => vswitchd.tail());
     const flows = ['in_port=1,actions=output:2', 'in_port=2,actions=output:1'];
@@ -113,7 +125,7 @@ export async function startOvs(options: OvsOptions): Promise<Ovs> {
     return {
       commands: [
         `ovs-vsctl set Open_vSwitch . ${settings.join(' ')}`,
-        ...[bridge, port(a, 1), port(b, 2)].map((line) => `ovs-vsctl ${line}`),
+        ...[bridge, ...ports].map((line) => `ovs-vsctl ${line}`),
         ...flows.map((flow) => `ovs-ofctl add-flow br0 ${flow}`),
       ],
       async busy() {

@@ -87,15 +87,16 @@ export class FrontendSession implements Meeting {
   #advance(reply?: unknown): void {
     try {
       let next = this.#steps.next(reply);
-      for (; !next.done; next = this.#steps.next()) {
+      while (!next.done) {
         // The driver may have hung up.
         if (!this.#connection.open) return;
         const step = next.value;
         this.#step = step;
-        // Before it is sent: that may end the session.
+        // Before it is sent: that may end the session, and the driver must hear nothing after it.
         this.#await(step);
         this.#connection.send(step.bytes, step.fds);
-        if (step.reply !== undefined) return;
+        if (step.reply !== undefined || !this.#connection.open) return;
+        next = this.#steps.next();
       }
       this.#done();
     } catch (error) {

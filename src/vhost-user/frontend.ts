@@ -6,11 +6,15 @@ import { FrontendSession } from './frontend-session.ts';
 import { Rendezvous, type SocketOptions } from './rendezvous.ts';
 
 const TIMEOUT_MS = 5000;
+/** As DPDK: each attempt costs the driver its memory, and the back end a page of its log. */
+const RETRY_MS = 1000;
 
 export interface FrontendOptions extends SocketOptions {
   driver: FrontendDriver;
   /** How long the back end may take for a reply, milliseconds. Default 5000. */
   timeoutMs?: number;
+  /** Before a client connects again to a back end that it did not get to run, milliseconds. Default 1000. */
+  retryMs?: number;
   /** Told to back ends that want to know (NET_SET_MTU), if the driver negotiated F_MTU. */
   mtu?: number;
 }
@@ -19,12 +23,14 @@ export class Frontend {
   readonly #meetings: Rendezvous<FrontendSession>;
   #closing: Promise<void> | undefined;
 
-  constructor({ driver, timeoutMs = TIMEOUT_MS, mtu, ...socket }: FrontendOptions) {
+  constructor(options: FrontendOptions) {
+    const { driver, timeoutMs = TIMEOUT_MS, retryMs = RETRY_MS, mtu, ...socket } = options;
     const own = { driver, timeoutMs, mtu, path: socket.path };
     this.#meetings = new Rendezvous({
       ...socket,
+      retryMs,
       other: 'back end',
-      meet: (options) => new FrontendSession({ ...options, ...own }),
+      meet: (each) => new FrontendSession({ ...each, ...own }),
     });
   }
 

@@ -65,6 +65,8 @@ export interface SocketOptions {
 export interface RendezvousOptions<S extends Meeting> extends SocketOptions {
   /** What the other end is called. */
   other: 'front end' | 'back end';
+  /** Before connecting again after a session that came to nothing, milliseconds. Default 50. */
+  retryMs?: number;
   /** Starts a session. It may end before this returns. */
   meet: (options: MeetingOptions) => S;
 }
@@ -151,11 +153,11 @@ export class Rendezvous<S extends Meeting> {
     }
   }
 
-  #later(action: () => void): void {
+  #later(action: () => void, ms = RETRY_MS): void {
     clearTimeout(this.#timer);
     // Whoever was told of the trouble may have closed the endpoint for it.
     if (!this.#open) return;
-    this.#timer = setTimeout(action, RETRY_MS);
+    this.#timer = setTimeout(action, ms);
   }
 
   #listen(): void {
@@ -244,13 +246,15 @@ export class Rendezvous<S extends Meeting> {
   #ended(reason: string, fault: boolean): void {
     // A session that did some work ends the spell of trouble before it; one that only ever fails
     // would say the same for each attempt.
-    if (this.#session?.worked) {
+    const worked = this.#session?.worked === true;
+    if (worked) {
       this.#notices.forget();
       this.#arrivals.forget();
     }
     this.#session = undefined;
     if (fault) this.#notices.say(reason);
-    if (this.#open && this.#options.mode === 'client') this.#later(() => this.#connect());
+    if (!this.#open || this.#options.mode !== 'client') return;
+    this.#later(() => this.#connect(), worked ? RETRY_MS : this.#options.retryMs);
   }
 }
 

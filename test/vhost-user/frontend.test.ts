@@ -5,9 +5,11 @@ import { mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import * as vu from '../../src/abi/vhost-user.ts';
 import { close, drain, EventLoop, eventfd, listenUnix } from '../../src/linux/index.ts';
 import {
+  Budget,
   CODECS,
   Endpoint,
   encodeMessage,
@@ -281,7 +283,7 @@ test('each mistake of a back end ends the session in a sentence; the next one is
   for (const mode of ['server', 'client'] as const) {
     await withSite(async ({ path, loop, driver, notices, frontend, backEnd }) => {
       const listener = mode === 'client' ? listenUnix(path) : -1;
-      const front = frontend({ mode });
+      const front = frontend({ mode, retryMs: 10 });
       const next = async (script: Script) =>
         mode === 'server'
           ? backEnd(script)
@@ -358,6 +360,46 @@ test('a back end that hangs up, refuses or is silent, wherever it does', async (
   });
 });
 
+test('a back end that answers and is gone: the driver hears nothing after its end', async () => {
+  const offer = encodeMessage(vu.VU_GET_PROTOCOL_FEATURES, vu.REPLY_FLAGS, 'u64', 0n);
+  const offers = encodeMessage(GET, vu.REPLY_FLAGS, 'u64', VERSION_1);
+  for (const [script, told] of [
+    [{ [vu.VU_GET_PROTOCOL_FEATURES]: () => ({ bytes: offer, last: true }) }, 1],
+    [{ [GET]: () => ({ bytes: offers, last: true }) }, 3],
+  ] as const) {
+    await withSite(async ({ driver, frontend, backEnd }) => {
+      frontend();
+      await backEnd(script);
+      await until(() => driver.ends.length > 0);
+      await new Promise(setImmediate);
+      assert.equal(driver.told.length, told, driver.told.join('\n'));
+      assert.equal(driver.last, driver.ends[0]);
+      assert.match(driver.last, /^fault: .* after \w+; the log of the back end should tell why$/);
+    });
+  }
+});
+
+test('a client leaves a back end that it could not start alone for a while', async () => {
+  await withSite(async ({ path, loop, driver, frontend }) => {
+    const listener = listenUnix(path);
+    frontend({ mode: 'client', retryMs: 200 });
+    const first = new ScriptedBackEnd(await accept(listener), loop, { [GET]: () => 'hang up' });
+    await until(() => first.ended !== undefined && driver.ends.length === 1);
+    const failed = performance.now();
+    const second = new ScriptedBackEnd(await accept(listener), loop);
+    const waited = performance.now() - failed;
+    assert.ok(waited > 150, `${waited} ms`);
+    await until(() => driver.last === 'started');
+    // One that ran is looked for at once.
+    second.connection.close('it restarts');
+    await until(() => driver.ends.length === 2);
+    const left = performance.now();
+    new ScriptedBackEnd(await accept(listener), loop).connection.close('enough');
+    assert.ok(performance.now() - left < 150);
+    close(listener);
+  });
+});
+
 test('once started, nothing may come unasked', async () => {
   await withSite(async ({ path, driver, notices, frontend, backEnd }) => {
     frontend();
@@ -393,12 +435,17 @@ for (const mode of ['server', 'client'] as const) {
       const flat = openFds() - (mode === 'client' ? 1 : 0);
       for (let round = 0; round < 20; round++) {
         const peer = await next();
-        await until(() => driver.last === 'started');
+        await until(() => driver.starts === round + 1);
         assert.equal(front.connected, true);
         peer.connection.close('it restarts');
-        await until(() => driver.last === 'stopped: the peer closed the connection');
-        assert.equal(openFds(), flat);
+        // Every other one is followed before its end was noticed.
+        if (round % 2 === 0) {
+          await until(() => driver.last === 'stopped: the peer closed the connection');
+          assert.equal(openFds(), flat);
+        }
       }
+      await until(() => driver.ends.length === 20);
+      assert.equal(driver.starts, 20);
       assert.deepEqual(notices, []);
       if (mode === 'client') {
         close(listener);
@@ -501,5 +548,48 @@ test('one back end at a time', async () => {
       `a second back end (pid ${pid}) on ${path} was turned away: pid ${pid} is connected`,
     ]);
     assert.equal(driver.last, 'started');
+  });
+});
+
+test('whatever a back end answers, the session starts or ends in a sentence', async () => {
+  await withSite(async ({ path, driver, frontend, backEnd }) => {
+    const budget = new Budget({ burst: Number.POSITIVE_INFINITY });
+    frontend({ timeoutMs: 20, budget });
+    const event = eventfd();
+    const flat = openFds();
+    const asked = walk().map(({ request }) => request);
+    const answer = fc.record({
+      request: fc.constantFrom(...asked),
+      nth: fc.nat(2),
+      id: fc.oneof(fc.constant(undefined), fc.constantFrom(...asked), fc.nat()),
+      flags: fc.oneof(fc.constant(5), fc.nat({ max: 0xffff_ffff })),
+      payload: fc.oneof(fc.uint8Array({ minLength: 8, maxLength: 8 }), fc.uint8Array()),
+      fds: fc.oneof(fc.constant(0), fc.nat(2)),
+      times: fc.integer({ min: 1, max: 3 }),
+    });
+    const property = fc.asyncProperty(fc.array(answer, { minLength: 1 }), async (answers) => {
+      const script: Script = {};
+      for (const { request, nth, id, flags, payload, fds, times } of answers) {
+        const bytes = encodeMessage(id ?? request, flags, 'opaque', payload);
+        const all = Buffer.concat(Array<Uint8Array>(times).fill(bytes));
+        const reply = { bytes: all, fds: Array<number>(fds).fill(event) };
+        script[request] = (_message, count) => (count === nth ? reply : 'as usual');
+      }
+      const told = driver.told.length;
+      const peer = await backEnd(script);
+      await until(() => driver.told.slice(told).some((each) => /^(started|fault)/.test(each)));
+      peer.connection.close('enough');
+      await until(() => driver.told.slice(told).some((each) => /^(stopped|fault): /.test(each)));
+      const [end = '', ...more] = driver.told
+        .slice(told)
+        .filter((each) => /^(stopped|fault)/.test(each));
+      assert.deepEqual(more, []);
+      assert.ok(end === 'stopped: the peer closed the connection' || end.includes(`: ${path}: `));
+      assert.doesNotMatch(end, /internal error/);
+      assert.equal(openFds(), flat);
+    });
+    await fc.assert(property, { numRuns: 300 });
+    assert.ok(driver.starts > 0 && driver.starts < 300, `${driver.starts} of 300 started`);
+    close(event);
   });
 });

@@ -31,9 +31,9 @@ export function protocol(...bits: number[]): bigint {
   return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
 }
 
-/** What to do about a request: these bytes, nothing, an end; or what a sane one would. */
+/** What to do about a request: these bytes (and an end), nothing, an end; or what a sane one would. */
 export type Answer =
-  | { bytes: Uint8Array; fds?: number[] }
+  | { bytes: Uint8Array; fds?: number[]; last?: boolean }
   | 'nothing'
   | 'hang up'
   | 'as usual'
@@ -82,7 +82,10 @@ export class ScriptedBackEnd {
     if (answer === 'nothing') return;
     if (answer === 'hang up') this.connection.close('as told');
     else if (answer === 'as usual') this.#usual(message, ruleOf(request)!);
-    else this.connection.send(answer.bytes, answer.fds);
+    else {
+      this.connection.send(answer.bytes, answer.fds);
+      if (answer.last) this.connection.close('as told');
+    }
   }
 
   #usual({ request, flags, payload }: Message, { reply }: RequestRule): void {
@@ -146,6 +149,10 @@ export class IdleDriver implements FrontendDriver {
   /** What it was told last. */
   get last(): string {
     return this.told.at(-1) ?? '';
+  }
+
+  get starts(): number {
+    return this.told.filter((each) => each === 'started').length;
   }
 
   get ends(): string[] {
