@@ -67,6 +67,7 @@ class Two {
 
   async close(): Promise<void> {
     for (const front of this.#fronts) await front.close();
+    for (const driver of this.drivers) driver.close();
     await this.#loop.close();
   }
 
