@@ -20,6 +20,7 @@ const ORDER = [
   'config',
   'control',
   'api',
+  'tools',
   'cli',
 ];
 /** The datapath is compiled apart, for a machine without system calls: it sees numbers only. */

@@ -3,6 +3,8 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ControlClient, findSwitch } from '../control/client.ts';
 import { NAME_PATTERN } from '../limits.ts';
+import type { NetmapOptions, NetmapPort } from '../netmap/types.ts';
+import type { Time } from '../tools/time.ts';
 import type { SwitchApi, SwitchOptions } from '../types.ts';
 
 export interface Output {
@@ -21,6 +23,8 @@ export interface Cli {
   /** The exit status so far: 0, 1 for a failure at run time, 2 for usage. */
   status: number;
   open(options: SwitchOptions): Promise<SwitchApi>;
+  netmap(name: string, options: NetmapOptions): Promise<NetmapPort>;
+  time: Time;
 }
 
 /** Adds one command to the program. Each command's file exports one of these. */

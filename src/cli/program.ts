@@ -4,11 +4,14 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/error.ts';
 import { ControlError } from '../control/path.ts';
+import { machineTime } from '../tools/time.ts';
 import { args } from './args.ts';
+import { bridge } from './bridge.ts';
 import { type Cli, type Register, UsageError } from './cli.ts';
 import { demo } from './demo.ts';
 import { doctor } from './doctor.ts';
 import { fdb } from './fdb.ts';
+import { pktGen } from './pkt-gen.ts';
 import { ports } from './ports.ts';
 import { rings } from './rings.ts';
 import { stats } from './stats.ts';
@@ -27,6 +30,8 @@ const COMMANDS: readonly Register[] = [
   rings,
   stats,
   args,
+  pktGen,
+  bridge,
   doctor,
 ];
 
@@ -56,6 +61,8 @@ export async function runCli(argv: readonly string[], overrides: Partial<Cli> = 
     status: 0,
     // Loaded only when a switch is opened: a query needs neither FFI nor WebAssembly.
     open: async (options) => (await import('../api/index.ts')).openSwitch(options),
+    netmap: async (name, options) => (await import('../api/netmap.ts')).openNetmap(name, options),
+    time: machineTime,
     ...overrides,
   };
   try {
