@@ -8,6 +8,7 @@ import { availableParallelism } from 'node:os';
 import { requirePeers } from '../test/peers/process.ts';
 import type { Case } from './case.ts';
 import { circleCase } from './circle.ts';
+import { driverCase } from './driver.ts';
 import { guestsCase } from './guests.ts';
 import { floodCase } from './hostile-socket.ts';
 import { idleCase } from './idle.ts';
@@ -23,7 +24,7 @@ import { lacksOvs } from './peers/ovs.ts';
 import { type Report, textTable, writeMarkdown } from './report.ts';
 
 /** What a run measures that names no cases; and what else there is. */
-const USUAL: Case[] = [circleCase, guestsCase, inprocCase, latencyCase, idleCase];
+const USUAL: Case[] = [circleCase, driverCase, guestsCase, inprocCase, latencyCase, idleCase];
 const CASES: Case[] = [...USUAL, offloadCase, pagingCase, neighboursCase, floodCase];
 
 /** One line at the foot of a terminal, on stderr: which case, how long it has run, what is left. */
