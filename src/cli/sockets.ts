@@ -26,9 +26,10 @@ export interface SocketsOptions {
 }
 
 export const SOCKET_HELP = `
-A socket is a path to listen on; client:PATH connects out instead and keeps retrying. Beside them:
-  tap:DEVICE          the host itself, through a network device (root, or one made for you)
-  virtio-user:PATH    somebody else's vhost-user back end, of which the switch is the driver
+A socket is a path to listen on; client:PATH connects out instead and keeps
+retrying. Ports may also be:
+  tap:DEVICE         the host itself, through a network device (needs root)
+  virtio-user:PATH   somebody else's back end: the switch is its driver
 A port is named after its socket or device: a.sock is port a.
 `;
 
@@ -139,10 +140,12 @@ export function portsFrom(
     if (type === 'virtio-user') return { type, path, mode, ...own };
     return { type, path, mode, ...own, ...given };
   });
-  const places = ports.map((port) => ('path' in port ? port.path : port.device!));
+  const places = ports.map((port) =>
+    'path' in port ? `socket '${port.path}'` : `device '${port.device}'`,
+  );
   const same = places.find((place, i) => places.indexOf(place) < i);
   if (same !== undefined) {
-    throw new UsageError(`'${same}' is given twice: give each port its own`);
+    throw new UsageError(`the ${same} is given twice: give each port its own`);
   }
   const problem = checkPorts(ports, forwarding)[0];
   if (problem !== undefined) {

@@ -46,7 +46,7 @@ function limits(per: string) {
 }
 
 /** Keys that a type of port does not have. */
-const ONLY = {
+const FOREIGN = {
   'vhost-user': ['device', 'packed'],
   'virtio-user': ['device', 'socket', 'require_sealed'],
   tap: ['path', 'mode', 'socket', 'require_sealed', 'packed'],
@@ -75,7 +75,7 @@ const socketSchema = z
   )
   .describe('Who may connect to the socket that the port listens on. Default: what umask leaves.');
 
-export const portSchema = z
+const portShape = z
   .strictObject(
     {
       name: text(NAME_PATTERN, NAME)
@@ -137,21 +137,38 @@ export const portSchema = z
     },
     { error: "must be a port: a map with at least the key 'path', or 'type: tap'" },
   )
-  .superRefine((port, context) => {
-    const { type = 'vhost-user' } = port;
-    const refuse = (key: keyof typeof port, message: string) => {
-      context.addIssue({ code: 'custom', path: [key], message });
-    };
-    if (type !== 'tap' && port.path === undefined)
-      refuse('path', 'must be the path of a Unix socket');
-    if (type === 'tap' && (port.device ?? port.name) === undefined) {
-      refuse('device', 'must be the name of a network device');
-    }
-    for (const key of ONLY[type]) {
-      if (port[key] !== undefined) refuse(key, `is not for a port of type ${type}: leave it out`);
-    }
-  })
   .describe('One port: what is joined to the switch.');
+
+type PortShape = z.infer<typeof portShape>;
+
+/** What a port must have, and must not, by its type. */
+const RULES: [key: keyof PortShape, message: string, holds: (port: PortShape) => boolean][] = [
+  [
+    'path',
+    'must be the path of a Unix socket',
+    ({ type, path }) => type === 'tap' || path !== undefined,
+  ],
+  [
+    'device',
+    'must be the name of a network device',
+    ({ type, device, name }) => type !== 'tap' || (device ?? name) !== undefined,
+  ],
+  ...Object.entries(FOREIGN).flatMap(([type, keys]) =>
+    keys.map((key): (typeof RULES)[number] => [
+      key,
+      `is not for a port of type ${type}: leave it out`,
+      (port) => (port.type ?? 'vhost-user') !== type || port[key] === undefined,
+    ]),
+  ),
+];
+
+/** Checked also where other keys are wrong: all of a file's errors come at once. */
+const when = ({ value }: { value: unknown }) => typeof value === 'object' && value !== null;
+
+export const portSchema = RULES.reduce(
+  (schema, [key, error, holds]) => schema.refine(holds, { path: [key], error, when }),
+  portShape,
+);
 
 export const configSchema = z
   .strictObject(

@@ -191,8 +191,8 @@ describe('a configuration file', () => {
       lines.map((line) => line.split(': ').slice(0, 2).join(' ')),
       [
         'lab.yaml:1:1 workers',
-        'lab.yaml:3:5 ports[0].path',
         'lab.yaml:3:5 ports[0].pth',
+        'lab.yaml:3:5 ports[0].path',
         'lab.yaml:4:1 bogus',
       ],
     );
