@@ -19,13 +19,14 @@ import { machine } from './machine.ts';
 import { neighboursCase } from './neighbours.ts';
 import { offloadCase } from './offload.ts';
 import { type Command, help, parse, UsageError } from './options.ts';
+import { overloadCase } from './overload.ts';
 import { pagingCase } from './paging.ts';
 import { lacksOvs } from './peers/ovs.ts';
 import { type Report, textTable, writeMarkdown } from './report.ts';
 
 /** What a run measures that names no cases; and what else there is. */
 const USUAL: Case[] = [circleCase, driverCase, guestsCase, inprocCase, latencyCase, idleCase];
-const CASES: Case[] = [...USUAL, offloadCase, pagingCase, neighboursCase, floodCase];
+const CASES: Case[] = [...USUAL, offloadCase, pagingCase, neighboursCase, overloadCase, floodCase];
 
 /** One line at the foot of a terminal, on stderr: which case, how long it has run, what is left. */
 class Progress {
