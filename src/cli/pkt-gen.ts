@@ -12,9 +12,9 @@ import { FUNCTIONS, type Settings } from '../tools/settings.ts';
 import { UdpSource } from '../tools/source.ts';
 import { type Cli, type Register, UsageError, wholeNumber } from './cli.ts';
 import { catchSignals } from './ending.ts';
+import { cutFor } from './pkt-gen-cut.ts';
 import { Display } from './pkt-gen-display.ts';
 import {
-  cutFor,
   openOptions,
   type PktGenOptions,
   PPS_STATISTICS,
@@ -62,9 +62,8 @@ function frames(command: Command): void {
   command
     .option(
       '-l <bytes>',
-      'size without CRC; given twice: random, from the second to below the first',
-      (text: string, sizes: number[]) => [...sizes, count(16, 65536)(text)],
-      [],
+      'size without CRC (default: 60); twice: random, from the second to below the first',
+      (text: string, sizes: number[] = []) => [...sizes, count(16, 65536)(text)],
     )
     .option('-4', 'IPv4 (the default)')
     .option('-6', 'IPv6')
