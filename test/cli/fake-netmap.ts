@@ -283,9 +283,9 @@ export class FakePort implements NetmapPort {
     return this;
   }
 
-  /** The other side goes away. */
-  goDown(): void {
-    this.up = false;
+  /** The other side goes away; `told` only: syncs do not show it yet. */
+  goDown(told = false): void {
+    this.up = told;
     const error = new NetmapError('down', `${this.name} is gone: start it again`);
     for (const listener of this.#listeners) listener(error);
   }

@@ -40,6 +40,23 @@ describe('pkt-gen at both ends', () => {
     }
   });
 
+  it('rx takes so many and no more', async () => {
+    const { b, gen } = pair();
+    await gen('a', '-f', 'tx', '-n', '100');
+    assert.match((await gen('b', '-f', 'rx', '-n', '50')).out, /^Received 50 packets 3000 bytes/m);
+    assert.equal(b.rx[0]!.head, 50);
+  });
+
+  it('pong sends a frame of several slots back as it came', async () => {
+    const { gen } = pair();
+    const [ping, pong] = await Promise.all([
+      gen('a', '-f', 'ping', '-n', '50', '-F', '3', '-l', '300'),
+      gen('b', '-f', 'pong', '-n', '50'),
+    ]);
+    assert.match(ping.out, /^RTT over 50 packets/m);
+    assert.match(pong.out, /^Sent 50 packets 15000 bytes/m);
+  });
+
   it('rx -W ends after a second of silence, which is not part of its time', async () => {
     const { gen } = pair();
     const [, rx] = await Promise.all([
@@ -122,7 +139,7 @@ describe('pkt-gen at both ends', () => {
       const { a, time, gen } = pair();
       const turn = time.turn.bind(time);
       time.turn = () => {
-        if (time.turns === 20) a.goDown();
+        if (time.turns === 20) a.goDown(mode === 'rx');
         return turn();
       };
       const { status, out, err } = await gen('a', '-f', mode, '-T', '3600000');

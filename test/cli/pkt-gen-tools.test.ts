@@ -87,6 +87,13 @@ describe('UDP frames', () => {
     );
   });
 
+  it('never have a UDP checksum of zero', () => {
+    const from = parseIpRange('10.0.0.1:0-10.0.0.1:65535', 4);
+    const sums = take(new UdpSource({ ...PLAIN, from }), 65536).map((f) => (f[40]! << 8) | f[41]!);
+    assert.equal(sums.indexOf(0), -1);
+    assert.equal(sums.filter((sum) => sum === 0xffff).length, 1);
+  });
+
   it('go through ranges, the source port first', () => {
     const from = parseIpRange('10.0.0.1:5-10.0.0.2:6', 4);
     const to = parseIpRange('10.1.0.255:53-10.1.1.0:53', 4);

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { NS_BUF_CHANGED } from '../../src/netmap/types.ts';
 import { backToBack, drain, FakeMemory, type FakePort, FakeTime, opener } from './fake-netmap.ts';
 import { decode } from './fixtures/frames.ts';
 import { run } from './fixtures/run.ts';
@@ -112,6 +113,22 @@ describe('pkt-gen -f tx', () => {
     };
     const swapped = await received(w, '-f', 'tx', '-n', '30');
     for (const frame of swapped) assert.deepEqual(frame, swapped[0]);
+
+    // The same buffer, but somebody had it in between.
+    const x = world({ slots: 8 });
+    const send = x.a.txSync.bind(x.a);
+    let lent = false;
+    x.a.txSync = (ring) => {
+      const space = send(ring);
+      if (x.a.tx[0]!.counters.frames === 7 && !lent) {
+        lent = true;
+        ring.bytes(0).fill(0xee);
+        ring.setFlags(0, NS_BUF_CHANGED);
+      }
+      return space;
+    };
+    const flagged = await received(x, '-f', 'tx', '-n', '30');
+    for (const frame of flagged) assert.deepEqual(frame, flagged[0]);
   });
 
   it('has sizes from the second -l to below the first', async () => {
@@ -184,6 +201,15 @@ describe('pkt-gen -f tx', () => {
     );
     const { queues, ringSize, timeoutMs } = w.opened[0]!.options;
     assert.deepEqual([queues, ringSize, timeoutMs], [4, 256, 10_000]);
+  });
+
+  it('spreads a pace that one queue pair could keep over all', async () => {
+    const w = world({ queues: 4, slots: 256 });
+    await received(w, '-f', 'tx', '-n', '40', '-p', '4', '-R', '300');
+    assert.deepEqual(
+      w.a.tx.map((ring) => ring.counters.frames),
+      [10, 10, 10, 10],
+    );
   });
 
   it('leaves room for the header that -H wants, all zeros', async () => {
