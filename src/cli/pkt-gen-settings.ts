@@ -2,9 +2,8 @@
 
 import { readFileSync } from 'node:fs';
 import { macFromName, nameFromPath } from '../limits.ts';
-import { MAX_FRAGS, type NetmapOptions, type NetmapPort } from '../netmap/types.ts';
+import type { NetmapOptions } from '../netmap/types.ts';
 import { AddressError, parseIpRange, parseMacRange } from '../tools/addresses.ts';
-import { type Cut, fits } from '../tools/fill.ts';
 import { type Family, headerBytes } from '../tools/packet.ts';
 import { PcapError, readCapture } from '../tools/pcap.ts';
 import { PING_BYTES } from '../tools/ping.ts';
@@ -16,7 +15,7 @@ export interface PktGenOptions {
   i: string;
   f: Mode;
   n: number;
-  l: number[];
+  l?: number[];
   b?: number;
   4?: boolean;
   6?: boolean;
@@ -67,7 +66,7 @@ const ADDRESSES = {
   4: { s: '10.0.0.1', d: '10.1.0.1' },
   6: { s: 'fd00::1', d: 'fd00:1::1' },
 } as const;
-const SENDERS: readonly Mode[] = ['tx', 'txseq', 'ping'];
+export const SENDERS: readonly Mode[] = ['tx', 'txseq', 'ping'];
 const ONE_QUEUE: readonly Mode[] = ['txseq', 'ping', 'pong'];
 
 export function settingsOf(options: PktGenOptions): Settings {
@@ -162,12 +161,16 @@ function named<T>(option: string, parse: () => T): T {
   }
 }
 
+/** Headers, and what goes first in the payload. */
+export function leastBytes(mode: Mode, family: Family): number {
+  return headerBytes(family) + ({ txseq: 4, ping: PING_BYTES }[mode as string] ?? 0);
+}
+
 function sizesOf(options: PktGenOptions, family: Family): Pick<Traffic, 'size' | 'smallest'> {
-  const payload = { txseq: 4, ping: PING_BYTES }[options.f as string] ?? 0;
-  const least = headerBytes(family) + payload;
-  const [size = Math.max(DEFAULT_SIZE, least), smallest, more] = options.l;
+  const least = leastBytes(options.f, family);
+  const [size = Math.max(DEFAULT_SIZE, least), smallest, more] = options.l ?? [];
   if (more !== undefined) throw new UsageError('-l is given three times: give one or two sizes');
-  for (const given of options.l) {
+  for (const given of options.l ?? []) {
     if (!SENDERS.includes(options.f) || given >= least) continue;
     const what = `a frame of -f ${options.f} with IPv${family} and UDP`;
     throw new UsageError(
@@ -209,33 +212,4 @@ function parseConfig(text: string): { ringSize?: number; queues?: number } {
     throw new UsageError(`-C ${text}: a queue pair has as many ${what} to send as to receive`);
   }
   return { ...(slots ? { ringSize: slots } : {}), ...(rings ? { queues: rings } : {}) };
-}
-
-/** Checks against the port what was not known before, and says how frames are cut. */
-export function cutFor(port: NetmapPort, options: PktGenOptions, settings: Settings): Cut {
-  const queues = port.tx.filter((ring) => !ring.host).length;
-  if (options.p !== undefined && queues < options.p) {
-    throw new UsageError(`-p ${options.p}: ${port.name} has ${queues} queue pairs: ask for fewer`);
-  }
-  const room = Math.min(...port.tx.map((ring) => ring.bufferSize - ring.offset(0)));
-  const longest = Math.min(settings.fragmentSize ?? room, room);
-  const cut = { fragments: settings.fragments, longest };
-  if (!SENDERS.includes(settings.mode)) return cut;
-  const { frames, size } = settings.traffic;
-  const given = frames === undefined ? `-l ${size}` : `-P: '${options.P}'`;
-  frames?.forEach((frame, i) => {
-    if (frame.length <= room || options.F > 1 || options.M !== undefined) return;
-    throw new UsageError(
-      `${given}: frame ${i + 1} has ${frame.length} bytes, a buffer of ${port.name} holds ` +
-        `${room}: give -F ${Math.ceil(frame.length / room)} to spread frames over slots`,
-    );
-  });
-  const largest = frames === undefined ? size : Math.max(...frames.map((frame) => frame.length));
-  if (!fits(largest, cut)) {
-    throw new UsageError(
-      `${given}: ${largest} bytes in pieces of ${longest} are more than ${MAX_FRAGS} slots: ` +
-        'give a larger -M',
-    );
-  }
-  return cut;
 }

@@ -1,26 +1,9 @@
 // `vhop pkt-gen`: netmap's packet generator, with netmap's flags.
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { NetmapError, type NetmapOptions, type NetmapPort } from '../netmap/types.ts';
-import { CopyFiller, type Cut } from '../tools/fill.ts';
-import { Job } from '../tools/job.ts';
-import { Pings, ping, pong } from '../tools/ping.ts';
-import { Counter, receive, SequenceReader } from '../tools/receive.ts';
-import { fillers, transmit } from '../tools/send.ts';
-import { SequenceTracker } from '../tools/sequence.ts';
-import { FUNCTIONS, type Settings } from '../tools/settings.ts';
-import { UdpSource } from '../tools/source.ts';
-import { type Cli, type Register, UsageError, wholeNumber } from './cli.ts';
-import { catchSignals } from './ending.ts';
-import { Display } from './pkt-gen-display.ts';
-import {
-  cutFor,
-  openOptions,
-  type PktGenOptions,
-  PPS_STATISTICS,
-  routeOf,
-  settingsOf,
-} from './pkt-gen-settings.ts';
+import { FUNCTIONS } from '../tools/settings.ts';
+import { wholeNumber as count, type Register } from './cli.ts';
+import type { PktGenOptions } from './pkt-gen-settings.ts';
 
 const HELP = `
 PORT is vhop:PATH of a socket, vhop:PORT[@SWITCH] of a running switch, or tap:NAME.
@@ -35,8 +18,6 @@ source's port first. IPv6 with a port has brackets, [fd00::1]:53.
 Reports go to standard error, totals to standard output. Ctrl-C ends a run.
 `;
 
-const count = (min: number, max: number) => wholeNumber(min, max);
-
 export const pktGen: Register = (program, cli) => {
   const command = program
     .command('pkt-gen')
@@ -44,7 +25,11 @@ export const pktGen: Register = (program, cli) => {
   what(command);
   frames(command);
   pace(command);
-  command.addHelpText('after', HELP).action((options: PktGenOptions) => run(cli, options));
+  command
+    .addHelpText('after', HELP)
+    .action(async (options: PktGenOptions) =>
+      (await import('./pkt-gen-run.ts')).runPktGen(cli, options),
+    );
 };
 
 function what(command: Command): void {
@@ -62,9 +47,8 @@ function frames(command: Command): void {
   command
     .option(
       '-l <bytes>',
-      'size without CRC; given twice: random, from the second to below the first',
-      (text: string, sizes: number[]) => [...sizes, count(16, 65536)(text)],
-      [],
+      'size without CRC (default: 60); twice: random, from the second to below the first',
+      (text: string, sizes: number[] = []) => [...sizes, count(16, 65536)(text)],
     )
     .option('-4', 'IPv4 (the default)')
     .option('-6', 'IPv6')
@@ -105,99 +89,4 @@ function pace(command: Command): void {
 function parseBits(text: string): number {
   if (!/^\d{1,5}$/.test(text)) throw new InvalidArgumentError('Give a sum of option bits.');
   return Number(text);
-}
-
-async function run(cli: Cli, options: PktGenOptions): Promise<void> {
-  const settings = settingsOf(options);
-  if (options.a !== undefined) await pin(options.a);
-  const ending = catchSignals(cli.err);
-  try {
-    const port = await openPort(cli, options.i, {
-      ...openOptions(options),
-      signal: ending.signal,
-    });
-    try {
-      await work(cli, port, options, settings, ending.signal);
-    } finally {
-      await port.close();
-    }
-  } finally {
-    ending.release();
-  }
-}
-
-/** A name or option that cannot be is the user's mistake, as any other option. */
-export async function openPort(cli: Cli, name: string, options: NetmapOptions) {
-  try {
-    return await cli.netmap(name, options);
-  } catch (error) {
-    if (error instanceof NetmapError && (error.code === 'name' || error.code === 'option')) {
-      throw new UsageError(error.message);
-    }
-    throw error;
-  }
-}
-
-async function pin(cpu: number): Promise<void> {
-  const { setAffinity } = await import('../linux/sched.ts');
-  try {
-    setAffinity([cpu]);
-  } catch {
-    throw new UsageError(`-a ${cpu}: this process may not run on such a CPU: see nproc`);
-  }
-}
-
-async function work(
-  cli: Cli,
-  port: NetmapPort,
-  options: PktGenOptions,
-  settings: Settings,
-  signal: AbortSignal,
-): Promise<void> {
-  const cut = cutFor(port, options, settings);
-  const display = new Display(cli, {
-    settings,
-    style: { normalize: !options.N, framing: options.B === true },
-    statistics: options.A === true || (options.o & PPS_STATISTICS) !== 0,
-    json: options.json === true,
-  });
-  const job = new Job({
-    ...{ port, settings, signal, time: cli.time },
-    report: (interval) => display.interval(interval),
-    dump: (ring, i) => display.dump(ring, i),
-  });
-  display.opening(port, routeOf(options, settings.traffic), options.v === true);
-  await job.run(loopOf(job, cut, display));
-  if (job.error !== undefined) {
-    cli.err.write(`vhop: ${job.error.message}\n`);
-    cli.status = 1;
-  }
-  display.total(job);
-}
-
-function loopOf(job: Job, cut: Cut, display: Display): (job: Job) => Promise<void> {
-  const { port, settings } = job;
-  switch (settings.mode) {
-    case 'tx':
-    case 'txseq': {
-      const fill = fillers(job, cut);
-      return () => transmit(job, fill);
-    }
-    case 'rx':
-      return () => receive(job, new Counter());
-    case 'rxseq': {
-      const sequence = new SequenceTracker();
-      display.sequence = sequence;
-      return () => receive(job, new SequenceReader(port.memory, sequence));
-    }
-    case 'ping': {
-      const pings = new Pings();
-      const source = new UdpSource(settings.traffic);
-      const filler = new CopyFiller(port.memory, source, cut, settings.header);
-      display.pings = pings;
-      return () => ping(job, source, filler, pings);
-    }
-    case 'pong':
-      return () => pong(job);
-  }
 }

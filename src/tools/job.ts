@@ -110,6 +110,15 @@ export class Job {
     await this.turn();
   }
 
+  /** As `wait`, for what no event tells of. */
+  async pause(): Promise<void> {
+    const now = this.time.now();
+    if (this.#idle === 0) this.#idle = now;
+    if (now - this.#idle < SPIN) return;
+    await this.time.sleep(1);
+    await this.turn();
+  }
+
   /** Until `at`: asleep where that is milliseconds away, else in turns of the event loop. */
   async waitUntil(at: number): Promise<void> {
     const now = this.time.now();

@@ -1,10 +1,13 @@
 // tx and txseq.
 
-import type { NetmapRing } from '../netmap/types.ts';
+import { NetmapError, type NetmapRing } from '../netmap/types.ts';
 import { ConstantFiller, CopyFiller, type Cut, type Filler } from './fill.ts';
 import type { Job } from './job.ts';
 import { Pacer } from './rate.ts';
 import { Replay, type Source, UdpSource } from './source.ts';
+
+/** Nanoseconds that the other side may take none of what was sent last. */
+const FLUSH = 3e9;
 
 /** One filler for each ring. */
 export function fillers(job: Job, cut: Cut): Filler[] {
@@ -87,12 +90,24 @@ export async function transmit(job: Job, fill: readonly Filler[]): Promise<void>
 
 /** What is in the rings goes out before the totals are told, unless Ctrl-C has come. */
 async function flush(job: Job, rings: readonly NetmapRing[]): Promise<void> {
+  const { port, time } = job;
   job.busy();
   for (const ring of rings) {
-    while (job.error === undefined && job.port.txSync(ring) < ring.slots - 1) {
-      if (job.ended) return;
-      await job.wait({ tx: true });
-      if (job.time.now() >= job.turnAt) await job.turn();
+    let left = ring.slots;
+    let until = 0;
+    while (!job.ended) {
+      const now = time.now();
+      const pending = ring.slots - 1 - port.txSync(ring);
+      if (pending === 0) break;
+      if (pending < left) until = now + FLUSH;
+      left = pending;
+      if (now >= until) {
+        throw new NetmapError(
+          'down',
+          `${port.name}: ${left} slots were not sent, the other side takes no more: see whether it runs`,
+        );
+      }
+      await job.pause();
     }
   }
 }

@@ -13,7 +13,7 @@ import {
 } from '../../src/netmap/types.ts';
 import type { Time } from '../../src/tools/time.ts';
 
-/** A clock that goes on by a microsecond each time it is read, and over every sleep at once. */
+/** A clock that goes on by what reading it and a turn of the event loop may take, and over every sleep at once. */
 export class FakeTime implements Time {
   ns = 5e9;
   /** Nanoseconds that reading the clock takes. */
@@ -38,6 +38,7 @@ export class FakeTime implements Time {
 
   turn(): Promise<void> {
     this.turns++;
+    this.ns += 20_000;
     return new Promise((resolve) => setImmediate(resolve));
   }
 }
@@ -282,9 +283,9 @@ export class FakePort implements NetmapPort {
     return this;
   }
 
-  /** The other side goes away. */
-  goDown(): void {
-    this.up = false;
+  /** The other side goes away; `told` only: syncs do not show it yet. */
+  goDown(told = false): void {
+    this.up = told;
     const error = new NetmapError('down', `${this.name} is gone: start it again`);
     for (const listener of this.#listeners) listener(error);
   }

@@ -27,6 +27,8 @@ const COMMANDS = [
   'rings',
   'stats',
   'args',
+  'pkt-gen',
+  'bridge',
   'doctor',
 ];
 
