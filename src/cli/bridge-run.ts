@@ -23,6 +23,10 @@ export async function runBridgeCommand(cli: Cli, options: BridgeCommandOptions):
     const port = await openPort(cli, name, {
       timeoutMs: Math.max(options.w * 1000, 100),
       signal: ending.signal,
+      // A frame with its header in front takes one descriptor, not two.
+      headers: 'kept',
+      ...(options.packed ? { packed: true } : {}),
+      ...(options.tap === undefined ? {} : { tap: options.tap }),
       ...(memory === undefined ? {} : { memory }),
     });
     ports.push(port);

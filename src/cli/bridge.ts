@@ -17,6 +17,8 @@ export interface BridgeCommandOptions {
   c?: boolean;
   v?: boolean;
   L?: boolean;
+  packed?: boolean;
+  tap?: string;
   json?: boolean;
 }
 
@@ -33,6 +35,8 @@ export const bridge: Register = (program, cli) => {
     .option('-c', 'copy, where buffers could be swapped')
     .option('-v', 'tell each second what passed')
     .option('-L', 'one port: send back what it receives')
+    .option('--packed', 'packed rings')
+    .option('--tap <device>', "name of the host rings' TAP device (default: the port's)")
     .option('--json', 'print the totals as JSON')
     .addHelpText('after', HELP)
     .action(async (options: BridgeCommandOptions) =>

@@ -45,6 +45,7 @@ export interface PktGenOptions {
   v?: boolean;
   I?: boolean;
   c?: string;
+  packed?: boolean;
   json?: boolean;
 }
 
@@ -95,7 +96,9 @@ export function openOptions(options: PktGenOptions): NetmapOptions {
   return {
     // No wait at all would be none for an answer either.
     timeoutMs: Math.max(options.w * 1000, 100),
+    // A frame with its header in front takes one descriptor, not two.
     ...(options.H === '0' ? {} : { headers: 'kept' }),
+    ...(options.packed ? { packed: true } : {}),
     ...(config.ringSize === undefined ? {} : { ringSize: config.ringSize }),
     ...(queues === undefined ? {} : { queues }),
   };

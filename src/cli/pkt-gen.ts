@@ -40,7 +40,8 @@ function what(command: Command): void {
     .option('-p <n>', 'queue pairs; one thread serves them in turn', count(1, 8))
     .option('-a <cpu>', 'run on this CPU', count(0, 1023))
     .option('-w <seconds>', 'wait for the other side', count(0, 3600), 10)
-    .option('-C <config>', 'slots[,slots[,rings[,rings]]] of the port');
+    .option('-C <config>', 'slots[,slots[,rings[,rings]]] of the port')
+    .option('--packed', 'packed rings');
 }
 
 function frames(command: Command): void {
@@ -62,9 +63,9 @@ function frames(command: Command): void {
     .option('-F <n>', 'spread each frame over n slots', count(1, 64), 1)
     .option('-M <bytes>', 'at most so much of a frame in a slot', count(1, 65536))
     .addOption(
-      new Option('-H <bytes>', "an empty virtio-net header in front: virtio's 12, for 10 too")
+      new Option('-H <bytes>', 'an empty virtio-net header in front of each frame; 0: one for all')
         .choices(['0', '10', '12'])
-        .default('0'),
+        .default('12'),
     )
     .option('-r', 'send what the buffers hold')
     .option('-o <bits>', "netmap's data options: 4 copies every frame", parseBits, 0)

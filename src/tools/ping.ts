@@ -162,6 +162,10 @@ function sendBack(job: Job, rx: NetmapRing, tx: NetmapRing, within: boolean): bo
   if (!within) {
     if (job.settings.header) bytes.fill(0, to - HEADER, to);
     swapAddresses(bytes, to, length);
+    // Asked of all: nobody answers from a group address.
+    if (length >= ETHERNET && (bytes[to + 6]! & 1) !== 0) {
+      bytes.set(job.settings.traffic.fromMac.first, to + 6);
+    }
   }
   tx.setLength(k, length);
   const more = rx.flags(i) & NS_MOREFRAG;
