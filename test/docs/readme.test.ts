@@ -69,4 +69,10 @@ describe('examples', () => {
     assert.equal(await child.finish(60_000), 0, child.tail());
     assert.match(child.stdout, /received 500000 frames intact, b 500000/);
   });
+  it('netmap.ts receives what it sends', async () => {
+    const node = join(root, 'node_modules/node/bin/node');
+    const child = new Child(node, ['examples/netmap.ts'], { cwd: root });
+    assert.equal(await child.finish(60_000), 0, child.tail());
+    assert.match(child.stdout, /received 1000000 frames/);
+  });
 });
