@@ -1,8 +1,6 @@
 // TAP ports on a switch: the host joins the network, with offloads, and its rings can be taken over.
 
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
-import { createServer } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openSwitch } from '../../src/api/index.ts';
@@ -16,9 +14,9 @@ import {
   farErrors,
   kernelCount,
   moveFar,
-  NEAR_IP,
   oneHost,
   openWorld,
+  transfer,
   twoHosts,
   type World,
 } from './world.ts';
@@ -57,36 +55,6 @@ async function bridge(port: NetmapPort, done: () => boolean): Promise<number> {
     if (now === 0) await sleep(0);
   }
   return moved;
-}
-
-/** The far host fetches `size` random bytes from here over TCP; its digest must be ours. */
-async function transfer(size: number): Promise<void> {
-  const data = randomBytes(1 << 20);
-  const hash = createHash('sha256');
-  const server = createServer((socket) => {
-    let left = size;
-    const more = (): void => {
-      while (left > 0) {
-        const piece = data.subarray(0, Math.min(left, data.length));
-        left -= piece.length;
-        hash.update(piece);
-        if (!socket.write(piece)) {
-          socket.once('drain', more);
-          return;
-        }
-      }
-      socket.end();
-    };
-    more();
-  });
-  await new Promise<void>((done) => server.listen(5001, NEAR_IP, done));
-  const program = `const h = require('crypto').createHash('sha256');
-    require('net').connect(5001, '${NEAR_IP}').on('data', (d) => h.update(d))
-      .on('end', () => console.log(h.digest('hex')))`;
-  const client = far(process.execPath, ['-e', program]);
-  assert.equal(await client.finish(60_000), 0, client.tail());
-  assert.equal(client.stdout.trim(), hash.digest('hex'), 'sha256 of what arrived');
-  await new Promise((done) => server.close(done));
 }
 
 const ping = async (count: number): Promise<string> =>

@@ -167,6 +167,8 @@ describe('pkt-gen and bridge', () => {
         'the bridge',
         () => bridge.tail(),
       );
+      const device = async () => /hostside/.test(await ip('link'));
+      await waitFor(device, 5000, 'the device', () => bridge.tail());
       await ip(`addr add ${NEAR_IP}/24 dev hostside`);
       const ping = far('busybox', ['ping', '-A', '-q', '-c', '200', '-w', '20', NEAR_IP]);
       await ping.finish(30_000);
@@ -211,6 +213,37 @@ describe('pkt-gen and bridge', () => {
     assert.match(bridge.stdout + bridge.stderr, /\d+/);
     assert.doesNotMatch(await ip('link'), /hostside/);
     assert.match(await exec('ip', ['netns', 'list']), new RegExp(FAR));
+  });
+
+  test('on a TAP, and on a port of a running switch by its name', async () => {
+    const tx = vhop([
+      'pkt-gen',
+      '-i',
+      'tap:gen0',
+      '-f',
+      'tx',
+      '-n',
+      '1000',
+      '-R',
+      '5000',
+      '--json',
+    ]);
+    assert.deepEqual((await totals(tx)).packets, 1000);
+    const runs = vhop(['switch', socket('c'), '--name', `tools${process.pid}`]);
+    try {
+      await waitFor(
+        () => runs.stdout.includes('runs (pid'),
+        10_000,
+        'a switch',
+        () => runs.tail(),
+      );
+      const named = `vhop:c@tools${process.pid}`;
+      const sent = await totals(vhop(['pkt-gen', '-i', named, '-f', 'tx', '-n', '1000', '--json']));
+      assert.equal(sent.packets, 1000);
+    } finally {
+      runs.kill('SIGINT');
+      await runs.finish(10_000);
+    }
   });
 
   test('a back end that goes away in the middle: one sentence, the totals, exit 1', async () => {

@@ -1,5 +1,8 @@
 // A switch with TAP ports whose kernel ends lie in two network namespaces: two hosts on one machine.
 
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { createServer } from 'node:net';
 import { openSwitch, type Switch } from '../../src/api/index.ts';
 import { ip, ownNetwork } from '../linux/network.ts';
 import { Child, exec } from '../peers/process.ts';
@@ -66,4 +69,34 @@ export async function farErrors(): Promise<{ checksums: number; retransmitted: n
     checksums: value('Tcp', 'InCsumErrors') + value('Udp', 'InCsumErrors'),
     retransmitted: value('Tcp', 'RetransSegs'),
   };
+}
+
+/** The far host fetches `size` random bytes from here over TCP; its digest must be ours. */
+export async function transfer(size: number): Promise<void> {
+  const data = randomBytes(1 << 20);
+  const hash = createHash('sha256');
+  const server = createServer((socket) => {
+    let left = size;
+    const more = (): void => {
+      while (left > 0) {
+        const piece = data.subarray(0, Math.min(left, data.length));
+        left -= piece.length;
+        hash.update(piece);
+        if (!socket.write(piece)) {
+          socket.once('drain', more);
+          return;
+        }
+      }
+      socket.end();
+    };
+    more();
+  });
+  await new Promise<void>((done) => server.listen(5001, NEAR_IP, done));
+  const program = `const h = require('crypto').createHash('sha256');
+    require('net').connect(5001, '${NEAR_IP}').on('data', (d) => h.update(d))
+      .on('end', () => console.log(h.digest('hex')))`;
+  const client = far(process.execPath, ['-e', program]);
+  assert.equal(await client.finish(60_000), 0, client.tail());
+  assert.equal(client.stdout.trim(), hash.digest('hex'), 'sha256 of what arrived');
+  await new Promise((done) => server.close(done));
 }
