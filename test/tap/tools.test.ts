@@ -46,15 +46,11 @@ describe('pkt-gen and bridge', () => {
       await run();
     });
 
-  /** Starts pkt-gen and waits until its port is up. */
+  /** Starts pkt-gen and waits until its port is up, or was: a short run may be over by then. */
   async function generator(name: string, ...args: string[]): Promise<Child> {
     const child = vhop(['pkt-gen', '-i', `vhop:${socket(name)}`, ...args]);
-    await waitFor(
-      () => port(name).state === 'up',
-      10_000,
-      `port ${name} up`,
-      () => child.tail(),
-    );
+    const runs = () => port(name).state === 'up' || child.exit !== undefined;
+    await waitFor(runs, 10_000, `port ${name} up`, () => child.tail());
     return child;
   }
 
