@@ -13,6 +13,8 @@ export const NMS_BUF = 0; // u32 index of its buffer
 export const NMS_LEN = 4; // u32 bytes of the frame in it
 export const NMS_OFFSET = 8; // u32 bytes from the buffer's start to the frame's first byte
 export const NMS_FLAGS = 12; // u32 NS_*
+/** Its buffer is another one than when the application got the slot: the frame is gone from here. */
+export const NS_BUF_CHANGED = 0x01;
 /** The frame goes on in the next slot. */
 export const NS_MOREFRAG = 0x20;
 export const MAX_FRAGS = 64;
@@ -26,7 +28,8 @@ export const KR_DRV = 12; // u32 KIND_QUEUE: driver block
 export const KR_HWCUR = 16;
 /** u32 TX: last slot that came back; RX: first slot that holds nothing yet. Pipes: atomic. */
 export const KR_HWTAIL = 20;
-/** u32 RX: next slot to fill; ahead of KR_HWTAIL in the middle of a frame. */
+/** u32 RX: next slot to fill; ahead of KR_HWTAIL in the middle of a frame. Pipe, TX: KR_HWCUR of its
+ * reader when it last looked. */
 export const KR_STAGE = 24;
 /** u32 RX: buffers of that frame still to come. */
 export const KR_WANTED = 28;
@@ -37,17 +40,19 @@ export const KR_BUF_COUNT = 40; // u32
 export const KR_HEADER = 44;
 export const KR_HDR_LEN = 48; // u32 0, 10 or 12
 export const KR_FLAGS = 52; // u32 KRF_*
-/** i32 TAP: its queue. Virtqueue: eventfd to kick, or -1. Pipe, TX: eventfd the reader sleeps on. */
+/** i32 TAP: its queue. Virtqueue: eventfd to kick, or -1. Pipe, monitor: eventfd the other end sleeps on. */
 export const KR_FD = 56;
-export const KR_PEER = 60; // u32 pipe, TX: kring of the reader
+export const KR_PEER = 60; // u32 pipe: kring of the other end; a monitor has none
 /** u32 KRE_*: what the device did that it must not; nothing moves any more. */
 export const KR_STATE = 64;
 export const KR_HEADROOM = 68; // u32 bytes in front of a received frame
 /** u32 RX kring of who watches this ring, or 0; and whether it gets the buffers instead of copies. */
 export const KR_MONITOR = 72;
 export const KR_MONITOR_SWAPS = 76;
-/** u32 pipe, RX: 1 while its reader sleeps; atomic. TAP, RX: 1 when the last look left nothing there. */
+/** u32 pipe, monitor: 1 while this end sleeps; atomic. TAP, RX: 1 when the last look left nothing there. */
 export const KR_ARMED = 80;
+/** u32 TX: 1 while the rest of a frame with too many slots is still to be dropped. */
+export const KR_EXCESS = 84;
 // u64 counters (RingCounters in netmap/types.ts); of a pipe's RX ring by its writer.
 export const KR_FRAMES = 128;
 export const KR_BYTES = 136;
@@ -58,7 +63,7 @@ export const KR_COPIED = 168;
 export const KR_LOST = 176;
 /** Segments of the frame being added, MAX_FRAGS + 1 of {linear u32, length u32}; for a TAP, frames. */
 export const KR_LIST = 192;
-/** TX: by slot that a frame begins in, u32: slots of the frame in flight, | DONE once it came back. */
+/** TX: by slot that a frame begins in, u32: slots of the frame in flight, and netmap-queue.ts's flags. */
 export const KR_RECORDS = 768;
 
 export const KIND_QUEUE = 0;

@@ -44,7 +44,7 @@ export async function openNetmap(name: string, options: NetmapOptions = {}): Pro
     const { close } = port;
     let closed: Promise<void> | undefined;
     port.close = () => {
-      closed ??= close.call(port).then(leave);
+      closed ??= close.call(port).finally(leave);
       return closed;
     };
     return port;
@@ -68,8 +68,14 @@ async function leave(): Promise<void> {
  */
 export function openMemory(options: { bufferSize?: number; buffers?: number } = {}): NetmapMemory {
   const shape = defaultShape(options.bufferSize);
-  const memory = new BufferMemory(own(), { ...shape, buffers: options.buffers ?? shape.buffers });
   users++;
+  let memory: BufferMemory;
+  try {
+    memory = new BufferMemory(own(), { ...shape, buffers: options.buffers ?? shape.buffers });
+  } catch (error) {
+    leave();
+    throw error;
+  }
   const { close } = memory;
   let open = true;
   memory.close = () => {

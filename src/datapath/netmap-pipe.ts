@@ -2,11 +2,13 @@
 //
 // The writer fills slots [tail, cur) of the reader's ring and publishes KR_HWTAIL; the reader publishes
 // KR_HWCUR, the slots it gave back. One thread on each side. A monitor's ring is read in the same way.
+// Whoever publishes looks whether the other end sleeps; whoever goes to sleep arms, then looks again.
 
 import {
   KR_ARMED,
   KR_BAD_SLOTS,
   KR_BYTES,
+  KR_EXCESS,
   KR_FD,
   KR_FRAMES,
   KR_FULL,
@@ -15,13 +17,29 @@ import {
   KR_PEER,
   KR_RING,
   KR_SLOTS,
-  MAX_FRAGS,
+  KR_STAGE,
   NMR_HEAD,
+  NMR_TAIL,
   NMS_LEN,
 } from '../abi/netmap';
 import { signalKick } from './host';
 import { count } from './layout';
-import { after, distance, fits, slotAt, slotsOf, swapSlots, tellMonitor } from './netmap-slots';
+import {
+  after,
+  checkGiven,
+  distance,
+  dropExcess,
+  fits,
+  longest,
+  slotAt,
+  slotsOf,
+  swapSlots,
+  tellMonitor,
+} from './netmap-slots';
+
+function wake(kr: u32, peer: u32): void {
+  if (atomic.load<u32>(peer + KR_ARMED) != 0) signalKick(load<i32>(kr, KR_FD));
+}
 
 export function txPipe(kr: u32): void {
   const reader = load<u32>(kr, KR_PEER);
@@ -29,16 +47,26 @@ export function txPipe(kr: u32): void {
   const theirs = load<u32>(reader, KR_SLOTS);
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
   const first = load<u32>(kr, KR_HWCUR);
+  const most = longest(kr);
   const end = atomic.load<u32>(reader + KR_HWCUR);
-  let put = load<u32>(reader, KR_HWTAIL);
-  // Before buffers change: a monitor that copies looks at the slots.
+  store<u32>(kr, end, KR_STAGE);
+  const begin = load<u32>(reader, KR_HWTAIL);
+  let put = begin;
+  let frames: u32 = 0;
+  let bytes: u64 = 0;
   let at = first;
   while (at != head) {
-    const n = slotsOf(kr, at, head);
+    const n = load<u32>(kr, KR_EXCESS) == 0 ? slotsOf(kr, at, head, most) : 0;
     if (n == 0) {
-      if (distance(at, head, slots) < <u32>MAX_FRAGS) break;
-      count(kr + KR_BAD_SLOTS, MAX_FRAGS);
-      for (let k: u32 = 0; k < <u32>MAX_FRAGS; k++) at = after(at, slots);
+      const dropped = dropExcess(kr, at, head);
+      if (dropped == 0) break;
+      at = at + dropped < slots ? at + dropped : at + dropped - slots;
+      continue;
+    }
+    const next = at + n < slots ? at + n : at + n - slots;
+    if (!allFit(kr, at, next)) {
+      count(kr + KR_BAD_SLOTS, n);
+      at = next;
       continue;
     }
     const room = distance(put, end, theirs);
@@ -46,40 +74,56 @@ export function txPipe(kr: u32): void {
       count(kr + KR_FULL, 1);
       break;
     }
-    let sound = true;
-    for (let k: u32 = 0, i = at; k < n; k++, i = after(i, slots)) {
-      if (!fits(kr, slotAt(kr, i), 0)) sound = false;
-    }
-    if (!sound) {
-      count(kr + KR_BAD_SLOTS, n);
-      for (let k: u32 = 0; k < n; k++) at = after(at, slots);
-      continue;
-    }
-    let next = at;
-    for (let k: u32 = 0; k < n; k++) next = after(next, slots);
+    // Before buffers change: who copies looks at the slots.
     tellMonitor(kr, at, next, false);
-    let bytes: u64 = 0;
     for (; at != next; at = after(at, slots)) {
       bytes += load<u32>(slotAt(kr, at), NMS_LEN);
       swapSlots(slotAt(kr, at), slotAt(reader, put));
       put = after(put, theirs);
     }
-    count(kr + KR_FRAMES, 1);
-    count(kr + KR_BYTES, bytes);
-    count(reader + KR_FRAMES, 1);
-    count(reader + KR_BYTES, bytes);
+    frames++;
   }
   store<u32>(kr, at, KR_HWCUR);
   store<u32>(kr, at == 0 ? slots - 1 : at - 1, KR_HWTAIL);
-  if (at == first) return;
-  // Published before its reader is looked at: it arms, and looks again, in the other order.
+  if (put == begin) return;
+  count(kr + KR_FRAMES, frames);
+  count(kr + KR_BYTES, bytes);
+  count(reader + KR_FRAMES, frames);
+  count(reader + KR_BYTES, bytes);
   atomic.store<u32>(reader + KR_HWTAIL, put);
-  if (atomic.load<u32>(reader + KR_ARMED) != 0) signalKick(load<i32>(kr, KR_FD));
+  wake(kr, reader);
 }
 
-/** The slots before head are the writer's again. */
-export function rxPipe(kr: u32): void {
+/** A frame of no bytes is none. */
+function allFit(kr: u32, from: u32, to: u32): bool {
+  const slots = load<u32>(kr, KR_SLOTS);
+  let bytes: u32 = 0;
+  for (; from != to; from = after(from, slots)) {
+    if (!fits(kr, slotAt(kr, from), 0)) return false;
+    bytes += load<u32>(slotAt(kr, from), NMS_LEN);
+  }
+  return bytes > 0;
+}
+
+/** The slots before head are the writer's again. Returns 0, or SYNC_SLOT. */
+export function rxPipe(kr: u32): i32 {
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
-  tellMonitor(kr, load<u32>(kr, KR_HWCUR), head, true);
+  const first = load<u32>(kr, KR_HWCUR);
+  if (head == first) return 0;
+  const error = checkGiven(kr, first, head);
+  if (error != 0) return error;
+  tellMonitor(kr, first, head, true);
   atomic.store<u32>(kr + KR_HWCUR, head);
+  const writer = load<u32>(kr, KR_PEER);
+  if (writer != 0) wake(kr, writer);
+  return 0;
+}
+
+/** Asks to be woken; true when the other end did something since the last sync. */
+export function armPipe(kr: u32, sends: bool): bool {
+  atomic.store<u32>(kr + KR_ARMED, 1);
+  if (sends) {
+    return atomic.load<u32>(load<u32>(kr, KR_PEER) + KR_HWCUR) != load<u32>(kr, KR_STAGE);
+  }
+  return atomic.load<u32>(kr + KR_HWTAIL) != load<u32>(load<u32>(kr, KR_RING), NMR_TAIL);
 }

@@ -7,14 +7,15 @@
 //     the next slot when it comes back. With a shared header and no merging the device writes headers to
 //     one place, which nobody reads; else in front of the frame, and num_buffers is read there.
 
-import { DRV_ERRORS, DRV_LEN, DRV_TABLE, SEG_WRITE } from '../abi/driver';
+import { DRV_ERRORS, DRV_FLAGS, DRV_LEN, DRV_TABLE, SEG_WRITE } from '../abi/driver';
+import { RINGF_IN_ORDER } from '../abi/layout';
 import {
   KR_BAD_SLOTS,
-  KR_BUF_COUNT,
   KR_BUF_SIZE,
   KR_BUFS,
   KR_BYTES,
   KR_DRV,
+  KR_EXCESS,
   KR_FD,
   KR_FLAGS,
   KR_FRAMES,
@@ -37,31 +38,39 @@ import {
   KRE_SHORT,
   KRF_INDIRECT,
   KRF_MRG,
-  MAX_FRAGS,
   NMR_HEAD,
   NMS_BUF,
   NMS_FLAGS,
   NMS_LEN,
   NMS_OFFSET,
   NS_MOREFRAG,
-  SYNC_SLOT,
 } from '../abi/netmap';
-import { HDR_LEN, HDR_NUM_BUFFERS } from '../abi/virtio';
+import { HDR_NUM_BUFFERS } from '../abi/virtio';
 import { drvAdd, drvPop, drvPublish } from './driver';
 import { signalKick } from './host';
 import { count } from './layout';
 import {
   after,
-  distance,
-  fits,
+  checkGiven,
+  dropExcess,
   frameAt,
+  frameIn,
+  isWatched,
+  longest,
   ownHeader,
   slotAt,
   slotsOf,
   tellMonitor,
 } from './netmap-slots';
 
+/** Of a record: it came back, or was never sent. */
 const DONE: u32 = 0x8000_0000;
+const DROPPED: u32 = 0x4000_0000;
+const SLOTS_MASK: u32 = 0x3fff_ffff;
+
+/** What addFrame returns of a frame that cannot be sent; else its bytes. */
+const UNSENDABLE: i32 = 0;
+const NO_DESCRIPTORS: i32 = -1;
 
 function kick(kr: u32): void {
   if (drvPublish(load<u32>(kr, KR_DRV))) signalKick(load<i32>(kr, KR_FD));
@@ -86,25 +95,39 @@ export function txQueue(kr: u32): void {
   }
   const slots = load<u32>(kr, KR_SLOTS);
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
+  const watched = isWatched(kr, false);
+  const most = longest(kr);
   const first = load<u32>(kr, KR_HWCUR);
+  let frames: u32 = 0;
+  let bytes: u64 = 0;
   let at = first;
   while (at != head) {
-    let n = slotsOf(kr, at, head);
-    if (n == 0) {
-      // Its end is not there yet, unless it is longer than any frame may be.
-      if (distance(at, head, slots) < <u32>MAX_FRAGS) break;
-      n = MAX_FRAGS;
-      count(kr + KR_BAD_SLOTS, n);
-      store<u32>(kr + KR_RECORDS + at * 4, n | DONE);
-    } else if (!addFrame(kr, drv, at, n)) {
+    const whole = load<u32>(kr, KR_EXCESS) == 0;
+    let n: u32 = whole ? slotsOf(kr, at, head, most) : 0;
+    const sent = n > 0 ? addFrame(kr, drv, at, n) : UNSENDABLE;
+    if (sent == NO_DESCRIPTORS) {
       count(kr + KR_FULL, 1);
       break;
     }
-    at = at + n < slots ? at + n : at + n - slots;
+    let record = n;
+    if (sent == UNSENDABLE) {
+      if (n > 0) count(kr + KR_BAD_SLOTS, n);
+      else n = dropExcess(kr, at, head);
+      if (n == 0) break;
+      record = n | DONE | DROPPED;
+    } else {
+      frames++;
+      bytes += sent;
+    }
+    store<u32>(kr + KR_RECORDS + at * 4, record);
+    const next = at + n < slots ? at + n : at + n - slots;
+    if (watched && sent != UNSENDABLE) tellMonitor(kr, at, next, false);
+    at = next;
   }
   store<u32>(kr, at, KR_HWCUR);
-  if (at != first) {
-    tellMonitor(kr, first, at, false);
+  if (frames > 0) {
+    count(kr + KR_FRAMES, frames);
+    count(kr + KR_BYTES, bytes);
     kick(kr);
   }
   takeBack(kr, slots);
@@ -113,51 +136,44 @@ export function txQueue(kr: u32): void {
 /** Moves hwtail over the frames that are done, from the oldest on. */
 function takeBack(kr: u32, slots: u32): void {
   const end = load<u32>(kr, KR_HWCUR);
+  const watched = isWatched(kr, true);
   const first = after(load<u32>(kr, KR_HWTAIL), slots);
   let at = first;
   while (at != end) {
-    const record = kr + KR_RECORDS + at * 4;
-    const n = load<u32>(record);
-    if ((n & DONE) == 0) break;
-    store<u32>(record, 0);
-    const next = at + (n & ~DONE);
-    at = next < slots ? next : next - slots;
+    const record = load<u32>(kr + KR_RECORDS + at * 4);
+    if ((record & DONE) == 0) break;
+    const passed = at + (record & SLOTS_MASK);
+    const next = passed < slots ? passed : passed - slots;
+    if (watched && (record & DROPPED) == 0) tellMonitor(kr, at, next, true);
+    at = next;
   }
-  if (at == first) return;
-  tellMonitor(kr, first, at, true);
   store<u32>(kr, at == 0 ? slots - 1 : at - 1, KR_HWTAIL);
 }
 
-/** Adds the frame in `n` slots from `at` on; one that cannot be is dropped. False: no descriptors. */
-function addFrame(kr: u32, drv: u32, at: u32, n: u32): bool {
+/** Adds the frame in `n` slots from `at` on. Returns its bytes, UNSENDABLE or NO_DESCRIPTORS. */
+function addFrame(kr: u32, drv: u32, at: u32, n: u32): i32 {
   const slots = load<u32>(kr, KR_SLOTS);
   const shared = load<u32>(kr, KR_HEADER);
-  const own = ownHeader(kr);
-  const begin = at;
+  let front = ownHeader(kr);
+  const token = at;
   let bytes: u32 = 0;
   let segments: u32 = 0;
   if (shared != 0) put(kr, segments++, shared, load<u32>(kr, KR_HDR_LEN));
   for (let k: u32 = 0; k < n; k++) {
     const slot = slotAt(kr, at);
-    const front = k == 0 ? own : 0;
-    if (!fits(kr, slot, front)) {
-      count(kr + KR_BAD_SLOTS, n);
-      store<u32>(kr + KR_RECORDS + begin * 4, n | DONE);
-      return true;
-    }
+    const frame = frameIn(kr, slot, front);
+    if (frame == 0) return UNSENDABLE;
     const len = load<u32>(slot, NMS_LEN);
     // Every descriptor has bytes in it.
-    if (len + front > 0) put(kr, segments++, frameAt(kr, slot) - front, len + front);
+    if (len + front > 0) put(kr, segments++, frame - front, len + front);
+    front = 0;
     bytes += len;
     at = after(at, slots);
   }
+  if (bytes == 0) return UNSENDABLE;
   const indirect =
     segments > 1 && segments <= <u32>DRV_TABLE && (load<u32>(kr, KR_FLAGS) & KRF_INDIRECT) != 0;
-  if (drvAdd(drv, kr + KR_LIST, segments, begin, indirect) < 0) return false;
-  store<u32>(kr + KR_RECORDS + begin * 4, n);
-  count(kr + KR_FRAMES, 1);
-  count(kr + KR_BYTES, bytes);
-  return true;
+  return drvAdd(drv, kr + KR_LIST, segments, token, indirect) < 0 ? NO_DESCRIPTORS : bytes;
 }
 
 // --- RX -------------------------------------------------------------------------------------------
@@ -196,26 +212,21 @@ export function rxQueue(kr: u32): i32 {
   const drv = load<u32>(kr, KR_DRV);
   const slots = load<u32>(kr, KR_SLOTS);
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
-  const buffers = load<u32>(kr, KR_BUF_COUNT);
   const first = load<u32>(kr, KR_HWCUR);
-  tellMonitor(kr, first, head, true);
-  let at = first;
-  let error: i32 = 0;
-  for (; at != head; at = after(at, slots)) {
-    const buffer = load<u32>(slotAt(kr, at), NMS_BUF);
-    if (buffer >= buffers) {
-      error = SYNC_SLOT;
-      break;
-    }
-    if (!post(kr, drv, buffer)) {
+  const error = checkGiven(kr, first, head);
+  if (error == 0 && first != head) {
+    tellMonitor(kr, first, head, true);
+    let at = first;
+    for (; at != head; at = after(at, slots)) {
+      if (post(kr, drv, load<u32>(slotAt(kr, at), NMS_BUF))) continue;
       count(kr + KR_FULL, 1);
       break;
     }
+    store<u32>(kr, at, KR_HWCUR);
+    kick(kr);
   }
-  store<u32>(kr, at, KR_HWCUR);
-  if (at != first) kick(kr);
   const before = load<u32>(kr, KR_HWTAIL);
-  fill(kr, drv, slots, at);
+  fill(kr, drv, slots, load<u32>(kr, KR_HWCUR));
   if (load<u32>(drv, DRV_ERRORS) != 0) store<u32>(kr, KRE_ID, KR_STATE);
   tellMonitor(kr, before, load<u32>(kr, KR_HWTAIL), false);
   return error;
@@ -226,36 +237,41 @@ function fill(kr: u32, drv: u32, slots: u32, end: u32): void {
   const header = load<u32>(kr, KR_HDR_LEN);
   const headroom = load<u32>(kr, KR_HEADROOM);
   const front = inFront(kr);
+  const merges = (load<u32>(kr, KR_FLAGS) & KRF_MRG) != 0;
+  const batches = (load<u32>(drv, DRV_FLAGS) & RINGF_IN_ORDER) != 0;
   // What one buffer takes, the shared header with it.
   const room = load<u32>(kr, KR_BUF_SIZE) - headroom + header;
   let stage = load<u32>(kr, KR_STAGE);
   let wanted = load<u32>(kr, KR_WANTED);
   let bytes: u64 = 0;
-  let frames: u64 = 0;
-  while (after(stage, slots) != end) {
+  let frames: u32 = 0;
+  for (let next = after(stage, slots); next != end; next = after(stage, slots)) {
     const buffer = drvPop(drv);
     if (buffer < 0) break;
-    const len = load<u32>(drv, DRV_LEN);
-    const begins = wanted == 0;
+    let len = load<u32>(drv, DRV_LEN);
+    // What a batch passes over was filled (virtio 1.2 §2.7.9).
+    if (len == 0 && batches) len = room;
     const slot = slotAt(kr, stage);
     store<u32>(slot, <u32>buffer);
-    stage = after(stage, slots);
-    const least: u32 = begins ? header : 1;
-    if (len > room || len < least) {
+    stage = next;
+    const cut: u32 = wanted == 0 ? header : 0;
+    if (len > room || len <= cut) {
       store<u32>(kr, len > room ? KRE_LONG : KRE_SHORT, KR_STATE);
       break;
     }
-    store<u32>(slot, begins ? headroom : headroom - front, NMS_OFFSET);
-    store<u32>(slot, begins ? len - header : len, NMS_LEN);
-    if (begins) {
-      wanted = merged(kr, slot, header);
+    const offset = wanted == 0 ? headroom : headroom - front;
+    store<u32>(slot, offset, NMS_OFFSET);
+    store<u32>(slot, len - cut, NMS_LEN);
+    bytes += len - cut;
+    if (wanted == 0) {
+      // num_buffers (§5.1.6.3.2).
+      wanted = merges ? <u32>load<u16>(frameAt(kr, slot) - header, HDR_NUM_BUFFERS) : 1;
       if (wanted == 0 || wanted >= slots) {
         store<u32>(kr, KRE_MERGED, KR_STATE);
         break;
       }
     }
     wanted--;
-    bytes += load<u32>(slot, NMS_LEN);
     store<u32>(slot, wanted > 0 ? NS_MOREFRAG : 0, NMS_FLAGS);
     if (wanted > 0) continue;
     store<u32>(kr, stage, KR_HWTAIL);
@@ -263,14 +279,8 @@ function fill(kr: u32, drv: u32, slots: u32, end: u32): void {
   }
   store<u32>(kr, stage, KR_STAGE);
   store<u32>(kr, wanted, KR_WANTED);
-  if (frames > 0) {
+  if (bytes > 0) {
     count(kr + KR_FRAMES, frames);
     count(kr + KR_BYTES, bytes);
   }
-}
-
-/** num_buffers of the frame that begins in this slot (virtio 1.2 §5.1.6.3.2). */
-function merged(kr: u32, slot: u32, header: u32): u32 {
-  if ((load<u32>(kr, KR_FLAGS) & KRF_MRG) == 0) return 1;
-  return <u32>load<u16>(frameAt(kr, slot) - header, HDR_NUM_BUFFERS);
 }

@@ -1,12 +1,16 @@
 // Slots of a netmap ring, and moving frames from ring to ring.
 
 import {
+  KR_ARMED,
   KR_BAD_SLOTS,
   KR_BUF_COUNT,
   KR_BUF_SIZE,
   KR_BUFS,
   KR_BYTES,
   KR_COPIED,
+  KR_EXCESS,
+  KR_FD,
+  KR_FLAGS,
   KR_FRAMES,
   KR_HDR_LEN,
   KR_HEADER,
@@ -18,6 +22,7 @@ import {
   KR_MONITOR_SWAPS,
   KR_RING,
   KR_SLOTS,
+  KRF_RX,
   MAX_FRAGS,
   NM_SLOT,
   NMR_CUR,
@@ -28,10 +33,13 @@ import {
   NMS_FLAGS,
   NMS_LEN,
   NMS_OFFSET,
+  NS_BUF_CHANGED,
   NS_MOREFRAG,
+  SYNC_SLOT,
 } from '../abi/netmap';
-import { HDR_F_NEEDS_CSUM } from '../abi/virtio';
+import { HDR_F_NEEDS_CSUM, HDR_NUM_BUFFERS } from '../abi/virtio';
 import { copy } from './copy';
+import { signalKick } from './host';
 import { count } from './layout';
 
 /** Slots from `from` to `to`, going round. */
@@ -57,37 +65,83 @@ export function fits(kr: u32, slot: u32, front: u32): bool {
   );
 }
 
+/** SYNC_SLOT when one of the slots given back names no buffer; else 0. */
+export function checkGiven(kr: u32, from: u32, to: u32): i32 {
+  const slots = load<u32>(kr, KR_SLOTS);
+  const buffers = load<u32>(kr, KR_BUF_COUNT);
+  for (; from != to; from = after(from, slots)) {
+    if (load<u32>(slotAt(kr, from), NMS_BUF) >= buffers) return SYNC_SLOT;
+  }
+  return 0;
+}
+
+/** Linear address of a slot's frame, or 0 when it does not fit: both, with each field read once. */
+export function frameIn(kr: u32, slot: u32, front: u32): u32 {
+  const buffer = load<u32>(slot, NMS_BUF);
+  const offset = load<u32>(slot, NMS_OFFSET);
+  const size = load<u32>(kr, KR_BUF_SIZE);
+  const end = <u64>offset + <u64>load<u32>(slot, NMS_LEN);
+  if (buffer >= load<u32>(kr, KR_BUF_COUNT) || offset < front || end > <u64>size) return 0;
+  return load<u32>(kr, KR_BUFS) + buffer * size + offset;
+}
+
 /** Linear address of a slot's frame; it `fits`. */
 export function frameAt(kr: u32, slot: u32): u32 {
   const buffer = load<u32>(slot, NMS_BUF) * load<u32>(kr, KR_BUF_SIZE);
   return load<u32>(kr, KR_BUFS) + buffer + load<u32>(slot, NMS_OFFSET);
 }
 
-/** Slots of the frame that begins at `at`, of those before `end`; 0 when it does not end before. */
-export function slotsOf(kr: u32, at: u32, end: u32): u32 {
+/** Slots of the frame from `at` on, at most `most`; 0 when it does not end before `end`. */
+export function slotsOf(kr: u32, at: u32, end: u32, most: u32): u32 {
   const slots = load<u32>(kr, KR_SLOTS);
-  for (let n: u32 = 1; at != end && n <= <u32>MAX_FRAGS; n++) {
+  for (let n: u32 = 1; at != end && n <= most; n++) {
     if ((load<u32>(slotAt(kr, at), NMS_FLAGS) & NS_MOREFRAG) == 0) return n;
     at = after(at, slots);
   }
   return 0;
 }
 
+/** The most slots that a frame of a TX ring can have. */
+export function longest(kr: u32): u32 {
+  return min(<u32>MAX_FRAGS, load<u32>(kr, KR_SLOTS) - 1);
+}
+
+/**
+ * Slots to drop from `at` on, counted: a frame longer than any may be, as far as it is there; what is to come
+ * of it goes the same way. 0: none, the frame's end may yet come.
+ */
+export function dropExcess(kr: u32, at: u32, end: u32): u32 {
+  const slots = load<u32>(kr, KR_SLOTS);
+  if (load<u32>(kr, KR_EXCESS) == 0 && distance(at, end, slots) < longest(kr)) return 0;
+  let n: u32 = 0;
+  let more = true;
+  for (; more && at != end; at = after(at, slots), n++) {
+    more = (load<u32>(slotAt(kr, at), NMS_FLAGS) & NS_MOREFRAG) != 0;
+  }
+  store<u32>(kr, more ? 1 : 0, KR_EXCESS);
+  count(kr + KR_BAD_SLOTS, n);
+  return n;
+}
+
 /** Puts the slot's frame into the other slot by changing buffers with it. */
 export function swapSlots(from: u32, to: u32): void {
+  const flags = load<u32>(from, NMS_FLAGS);
   const buffer = load<u32>(to, NMS_BUF);
   store<u32>(to, load<u32>(from, NMS_BUF));
   store<u32>(from, buffer);
   store<u32>(to, load<u32>(from, NMS_LEN), NMS_LEN);
   store<u32>(to, load<u32>(from, NMS_OFFSET), NMS_OFFSET);
-  store<u32>(to, load<u32>(from, NMS_FLAGS) & NS_MOREFRAG, NMS_FLAGS);
+  store<u32>(to, flags & NS_MOREFRAG, NMS_FLAGS);
+  store<u32>(from, flags | NS_BUF_CHANGED, NMS_FLAGS);
 }
 
 /** Copies it, with `front` bytes in front of it; false when the other buffer is too small. */
 function copySlot(fromKr: u32, from: u32, toKr: u32, to: u32, front: u32): bool {
   const len = load<u32>(from, NMS_LEN);
-  const offset = load<u32>(toKr, KR_HEADROOM);
-  if (<u64>offset + <u64>len > <u64>load<u32>(toKr, KR_BUF_SIZE)) return false;
+  const size = load<u32>(toKr, KR_BUF_SIZE);
+  if (len > size || size - len < front) return false;
+  // A long frame has less in front of it than others.
+  const offset = min(load<u32>(toKr, KR_HEADROOM), size - len);
   store<u32>(to, len, NMS_LEN);
   store<u32>(to, offset, NMS_OFFSET);
   store<u32>(to, load<u32>(from, NMS_FLAGS) & NS_MOREFRAG, NMS_FLAGS);
@@ -118,21 +172,24 @@ export function nmForward(rx: u32, tx: u32, most: u32, copies: bool): u32 {
   const swaps = !copies && load<u32>(rx, KR_BUFS) == load<u32>(tx, KR_BUFS);
   const front = ownHeader(tx);
   const given = ownHeader(rx);
+  const limit = longest(tx);
   let moved: u32 = 0;
   for (let frames: u32 = 0; frames < most && at != end; frames++) {
-    const n = slotsOf(rx, at, end);
-    if (n == 0 || n > room) break;
+    const n = slotsOf(rx, at, end, rxSlots);
+    if (n == 0) break;
     const first = put;
-    let whole = true;
+    // One longer than any may be never fits.
+    let whole = n <= limit;
+    if (whole && n > room) break;
     for (let k: u32 = 0; k < n; k++) {
       const slot = slotAt(rx, at);
       const target = slotAt(tx, put);
       const kept = k == 0 ? min(front, given) : 0;
+      at = after(at, rxSlots);
+      if (!whole) continue;
       if (!fits(rx, slot, kept)) whole = false;
       else if (swaps) swapSlots(slot, target);
       else if (!copySlot(rx, slot, tx, target, kept)) whole = false;
-      at = after(at, rxSlots);
-      if (!whole) continue;
       put = after(put, txSlots);
     }
     if (!whole) {
@@ -152,46 +209,60 @@ export function nmForward(rx: u32, tx: u32, most: u32, copies: bool): u32 {
   return moved;
 }
 
-/** A received frame's header as one to send (virtio 1.2 §5.1.6.2): DATA_VALID is the device's to say. */
+/** A received frame's header as one to send (virtio 1.2 §5.1.6.2): DATA_VALID and num_buffers are the device's. */
 function sendable(tx: u32, slot: u32, front: u32, given: u32): void {
   if (!fits(tx, slot, front)) return;
   const header = frameAt(tx, slot) - front;
-  if (given == 0) memory.fill(header, 0, front);
-  else store<u8>(header, load<u8>(header) & HDR_F_NEEDS_CSUM);
+  if (given == 0) {
+    memory.fill(header, 0, front);
+    return;
+  }
+  store<u8>(header, load<u8>(header) & HDR_F_NEEDS_CSUM);
+  store<u16>(header, 0, HDR_NUM_BUFFERS);
 }
 
 // --- monitors -------------------------------------------------------------------------------------
 
+/** Whether somebody watches `kr`, and gets the buffers once they are done with (`done`), or else copies. */
+export function isWatched(kr: u32, done: bool): bool {
+  return load<u32>(kr, KR_MONITOR) != 0 && done == (load<u32>(kr, KR_MONITOR_SWAPS) != 0);
+}
+
 /**
- * Shows whoever watches `kr` the frames in its slots from `from` up to `to`; `done`: nobody needs their
- * buffers any more. Copies as they pass, or changes buffers once they are done with.
+ * Shows whoever watches `kr` the frames in its slots from `from` up to `to`. Copies as they pass, or
+ * (`done`) changes buffers, which nobody needs any more.
  */
 export function tellMonitor(kr: u32, from: u32, to: u32, done: bool): void {
+  if (!isWatched(kr, done)) return;
   const monitor = load<u32>(kr, KR_MONITOR);
-  if (monitor == 0 || done != (load<u32>(kr, KR_MONITOR_SWAPS) != 0)) return;
   const slots = load<u32>(kr, KR_SLOTS);
   const theirs = load<u32>(monitor, KR_SLOTS);
-  let put = load<u32>(monitor, KR_HWTAIL);
+  const begin = load<u32>(monitor, KR_HWTAIL);
+  let put = begin;
   const end = atomic.load<u32>(monitor + KR_HWCUR);
+  const leaves = done && (load<u32>(kr, KR_FLAGS) & KRF_RX) != 0;
   while (from != to) {
-    const n = slotsOf(kr, from, to);
+    const n = slotsOf(kr, from, to, slots);
     if (n == 0) break;
     const room = distance(put, end, theirs);
     // Its last slot stays free, as in any ring; put == end is an empty one.
-    const fitting = n < (room == 0 ? theirs : room);
+    let whole = n < (room == 0 ? theirs : room);
     let at = put;
-    let whole = fitting;
     let bytes: u64 = 0;
     for (let k: u32 = 0; k < n; k++) {
       const slot = slotAt(kr, from);
-      if (whole) {
-        if (!fits(kr, slot, 0)) whole = false;
-        else if (done) swapSlots(slot, slotAt(monitor, at));
-        else if (!copySlot(kr, slot, monitor, slotAt(monitor, at), 0)) whole = false;
-        bytes += load<u32>(slot, NMS_LEN);
-        at = after(at, theirs);
-      }
       from = after(from, slots);
+      if (!whole) continue;
+      // What was received and moved on without a copy is not here any more.
+      if (!fits(kr, slot, 0) || (leaves && load<u32>(slot, NMS_FLAGS) & NS_BUF_CHANGED)) {
+        whole = false;
+      } else if (done) {
+        swapSlots(slot, slotAt(monitor, at));
+      } else if (!copySlot(kr, slot, monitor, slotAt(monitor, at), 0)) {
+        whole = false;
+      }
+      bytes += load<u32>(slot, NMS_LEN);
+      at = after(at, theirs);
     }
     if (!whole) {
       count(monitor + KR_LOST, 1);
@@ -201,5 +272,8 @@ export function tellMonitor(kr: u32, from: u32, to: u32, done: bool): void {
     count(monitor + KR_FRAMES, 1);
     count(monitor + KR_BYTES, bytes);
   }
+  if (put == begin) return;
+  // As in txPipe: published before its reader is looked at.
   atomic.store<u32>(monitor + KR_HWTAIL, put);
+  if (atomic.load<u32>(monitor + KR_ARMED) != 0) signalKick(load<i32>(monitor, KR_FD));
 }

@@ -6,11 +6,11 @@
 import {
   KR_ARMED,
   KR_BAD_SLOTS,
-  KR_BUF_COUNT,
   KR_BUF_SIZE,
   KR_BUFS,
   KR_BYTES,
   KR_COPIED,
+  KR_EXCESS,
   KR_FD,
   KR_FRAMES,
   KR_HDR_LEN,
@@ -21,19 +21,27 @@ import {
   KR_LOST,
   KR_RING,
   KR_SLOTS,
-  MAX_FRAGS,
   NMR_HEAD,
   NMS_BUF,
   NMS_FLAGS,
   NMS_LEN,
   NMS_OFFSET,
-  NS_MOREFRAG,
-  SYNC_SLOT,
 } from '../abi/netmap';
 import { copy } from './copy';
 import { tapRead, tapWrite } from './host';
 import { count } from './layout';
-import { after, distance, fits, frameAt, slotAt, slotsOf, tellMonitor } from './netmap-slots';
+import {
+  after,
+  checkGiven,
+  distance,
+  dropExcess,
+  fits,
+  frameAt,
+  longest,
+  slotAt,
+  slotsOf,
+  tellMonitor,
+} from './netmap-slots';
 
 /** Frames a system call; KR_LIST has room for them. */
 const BATCH: u32 = 64;
@@ -47,14 +55,14 @@ export function txTap(kr: u32): void {
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
   const header = load<u32>(kr, KR_HDR_LEN);
   const first = load<u32>(kr, KR_HWCUR);
+  const most = longest(kr);
   let at = first;
   let waiting: u32 = 0;
   while (at != head) {
-    let n = slotsOf(kr, at, head);
+    let n = load<u32>(kr, KR_EXCESS) == 0 ? slotsOf(kr, at, head, most) : 0;
     if (n == 0) {
-      if (distance(at, head, slots) < <u32>MAX_FRAGS) break;
-      n = MAX_FRAGS;
-      count(kr + KR_BAD_SLOTS, n);
+      n = dropExcess(kr, at, head);
+      if (n == 0) break;
     } else if (fits(kr, slotAt(kr, at), header) && (n == 1 || gathered(kr, at, n))) {
       const slot = slotAt(kr, at);
       store<u32>(listed(kr, waiting), frameAt(kr, slot) - header);
@@ -114,10 +122,8 @@ function write(kr: u32, n: u32, header: u32): void {
 export function rxTap(kr: u32): i32 {
   const slots = load<u32>(kr, KR_SLOTS);
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
-  const buffers = load<u32>(kr, KR_BUF_COUNT);
-  for (let at = load<u32>(kr, KR_HWCUR); at != head; at = after(at, slots)) {
-    if (load<u32>(slotAt(kr, at), NMS_BUF) >= buffers) return SYNC_SLOT;
-  }
+  const error = checkGiven(kr, load<u32>(kr, KR_HWCUR), head);
+  if (error != 0) return error;
   tellMonitor(kr, load<u32>(kr, KR_HWCUR), head, true);
   store<u32>(kr, head, KR_HWCUR);
   const before = load<u32>(kr, KR_HWTAIL);

@@ -11,14 +11,17 @@ import {
   KIND_QUEUE,
   KR_ARMED,
   KR_DRV,
+  KR_FLAGS,
   KR_HWCUR,
   KR_HWTAIL,
   KR_KIND,
   KR_RING,
   KR_SLOTS,
+  KR_STAGE,
   KR_STATE,
   KR_SYNCS,
   KRE_NONE,
+  KRF_RX,
   NMR_CUR,
   NMR_HEAD,
   NMR_TAIL,
@@ -27,9 +30,9 @@ import {
 } from '../abi/netmap';
 import { drvArm, drvDisarm } from './driver';
 import { count } from './layout';
-import { rxPipe, txPipe } from './netmap-pipe';
+import { armPipe, rxPipe, txPipe } from './netmap-pipe';
 import { rxQueue, txQueue } from './netmap-queue';
-import { distance } from './netmap-slots';
+import { after, distance } from './netmap-slots';
 import { rxTap, txTap } from './netmap-tap';
 
 /** Whether the application put head and cur where it may: head in [hwcur, tail], cur in [head, tail]. */
@@ -76,7 +79,7 @@ export function nmRxSync(kr: u32): i32 {
   const kind = load<u32>(kr, KR_KIND);
   let error: i32 = 0;
   if (kind == KIND_QUEUE) error = rxQueue(kr);
-  else if (kind == KIND_PIPE) rxPipe(kr);
+  else if (kind == KIND_PIPE) error = rxPipe(kr);
   else error = rxTap(kr);
   // A pipe's writer moves it meanwhile: looked at once.
   const tail = kind == KIND_PIPE ? atomic.load<u32>(kr + KR_HWTAIL) : load<u32>(kr, KR_HWTAIL);
@@ -93,10 +96,15 @@ export function nmHeld(kr: u32): u32 {
 /** Asks to be woken when the next sync would find something; true when one would now. */
 export function nmArm(kr: u32): bool {
   const kind = load<u32>(kr, KR_KIND);
-  if (kind == KIND_QUEUE) return drvArm(load<u32>(kr, KR_DRV));
-  if (kind != KIND_PIPE) return load<u32>(kr, KR_ARMED) == 0;
-  atomic.store<u32>(kr + KR_ARMED, 1);
-  return atomic.load<u32>(kr + KR_HWTAIL) != load<u32>(load<u32>(kr, KR_RING), NMR_TAIL);
+  const sends = (load<u32>(kr, KR_FLAGS) & KRF_RX) == 0;
+  if (kind == KIND_PIPE) return armPipe(kr, sends);
+  if (kind != KIND_QUEUE) return load<u32>(kr, KR_ARMED) == 0;
+  const used = drvArm(load<u32>(kr, KR_DRV));
+  // What was received needs a slot.
+  return (
+    used &&
+    (sends || after(load<u32>(kr, KR_STAGE), load<u32>(kr, KR_SLOTS)) != load<u32>(kr, KR_HWCUR))
+  );
 }
 
 /** No wake-ups, please. */

@@ -3,7 +3,7 @@
 
 import { Port } from './port.ts';
 import { openTapRings } from './tap.ts';
-import { NetmapError, type NetmapOptions } from './types.ts';
+import type { NetmapOptions } from './types.ts';
 
 /** `port` with host rings behind its own, on TAP `name`; it closes both. Rejects with NetmapError. */
 export async function withHostRings(
@@ -20,7 +20,7 @@ export async function withHostRings(
   const both: Port = new Port(port.name, {
     memory: port.memory,
     headers: port.headers,
-    fault: (reason) => both.goDown(new NetmapError('device', reason)),
+    fault: (reason) => port.fail(reason),
     close: async () => {
       both.unwatch();
       await port.close();

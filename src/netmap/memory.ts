@@ -44,6 +44,8 @@ export class BufferMemory implements NetmapMemory {
   readonly #rings: Spans;
   /** Buffers that nobody has; the last is given out first. */
   readonly #free: number[];
+  /** By buffer: 1 while somebody has it. */
+  readonly #taken: Uint8Array;
   #open = true;
 
   /** Throws NetmapError `memory` when the process has no room for it. */
@@ -54,6 +56,10 @@ export class BufferMemory implements NetmapMemory {
         'option',
         `bufferSize is ${bufferSize}; it must be a multiple of 64 from 128 to 131072 bytes`,
       );
+    }
+    const most = Math.floor(2 ** 31 / bufferSize);
+    if (!(Number.isInteger(buffers) && buffers >= 1 && buffers <= most)) {
+      throw new NetmapError('option', `buffers is ${buffers}; it must be 1 to ${most}`);
     }
     const rings = roundUp(shape.rings, PAGE);
     this.home = home;
@@ -74,6 +80,7 @@ export class BufferMemory implements NetmapMemory {
     this.first = this.linear + rings;
     this.#rings = new Spans(0, rings);
     this.#free = Array.from({ length: buffers }, (_, i) => buffers - 1 - i);
+    this.#taken = new Uint8Array(buffers);
   }
 
   get bytes(): Uint8Array {
@@ -97,14 +104,29 @@ export class BufferMemory implements NetmapMemory {
           'close a port, or use smaller rings',
       );
     }
-    return this.#free.splice(this.#free.length - count).reverse();
+    const given = this.#free.splice(this.#free.length - count).reverse();
+    for (const index of given) this.#taken[index] = 1;
+    return given;
   }
 
   giveBuffers(indices: readonly number[]): void {
-    this.#free.push(...indices);
+    const wrong = indices.find((index) => this.#taken[index] !== 1);
+    if (wrong !== undefined || new Set(indices).size < indices.length) {
+      throw new NetmapError('memory', `buffer ${wrong ?? indices} was not taken, or given twice`);
+    }
+    this.reclaim(indices);
   }
 
-  /** Bytes for a queue, page aligned and zeroed; from the memory's first byte. */
+  /** As giveBuffers, of slots that an application wrote: what names no buffer of anybody's is passed over. */
+  reclaim(indices: readonly number[]): void {
+    for (const index of indices) {
+      if (this.#taken[index] !== 1) continue;
+      this.#taken[index] = 0;
+      this.#free.push(index);
+    }
+  }
+
+  /** Bytes for a queue, page aligned; from the memory's first byte. */
   takeRing(length: number): number {
     const at = this.#rings.take(roundUp(length, PAGE), PAGE);
     if (at === undefined) {

@@ -40,22 +40,21 @@ export function parseName(name: string, exists: (path: string) => boolean = () =
         'with -K, ^, *, {ID, }ID or /rt behind them',
     );
   };
-  const whole = /^(?:vhop:)?(?:client:|server:)?(.*)$/.exec(name)![1]!;
+  const whole = /^(?:vhop:)?(?:client:|server:)?(.*)$/s.exec(name)![1]!;
   const found = (whole.includes('/') && exists(whole) ? PLAIN : FORM).exec(name);
   if (!found) return fail('names no port');
-  const [, scheme, mode = 'client', base, host, both, pair, pipe, id, watched] =
-    found as unknown as [
-      string,
-      string | undefined,
-      'client' | 'server' | undefined,
-      string,
-      ...(string | undefined)[],
-    ];
+  const [, scheme, given, base, host, both, pair, pipe, id, watched] = found as unknown as [
+    string,
+    string | undefined,
+    'client' | 'server' | undefined,
+    string,
+    ...(string | undefined)[],
+  ];
   const parsed: PortName = {
     base,
     kind: 'socket',
     path: '',
-    mode,
+    mode: given ?? 'client',
     port: '',
     rings: host ? 'host' : both ? 'both' : 'device',
   };
@@ -69,13 +68,14 @@ export function parseName(name: string, exists: (path: string) => boolean = () =
     if (!rx && !tx) fail('watches neither r nor t');
     parsed.monitor = { rx, tx, swaps: watched.includes('z') };
   }
+  const socket = scheme !== 'tap' && (base.includes('/') || base.endsWith('.sock'));
+  if (socket) return { ...parsed, path: base };
+  if (given) fail('has a mode, which only a socket has');
   if (scheme === 'tap') {
     if (!TAP_NAME.test(base)) fail('names no network device: 1 to 15 of A-Z a-z 0-9 . _ -');
     if (parsed.rings !== 'device') fail('is the host side already, and has no host rings');
     return { ...parsed, kind: 'tap', port: base };
   }
-  if (base.includes('/') || base.endsWith('.sock')) return { ...parsed, path: base };
-  if (parsed.mode === 'server') fail('has a mode, which only a socket has');
   const port = PORT_NAME.exec(base) ?? fail('names no port');
   return { ...parsed, kind: 'port', port: port[1]!, switch: port[2] };
 }

@@ -2,11 +2,11 @@
 
 import { existsSync } from 'node:fs';
 import { nameFromPath } from '../limits.ts';
-import { ringSizeProblem } from '../virtio/queue-layout.ts';
 import type { Home } from './home.ts';
 import { withHostRings } from './host-rings.ts';
 import { BufferMemory, defaultShape } from './memory.ts';
 import { type PortName, parseName } from './name.ts';
+import { checkOptions } from './options.ts';
 import { openMonitor, openPipe } from './pipe.ts';
 import type { Port } from './port.ts';
 import { openTapPort } from './tap.ts';
@@ -16,7 +16,7 @@ import { openSocket } from './vhost-user.ts';
 /** Finds the socket of a port of a running switch; rejects with a sentence. */
 export type FindSocket = (port: string, name: string | undefined) => Promise<string>;
 
-/** Ports open in this process, by base name, for monitors. */
+/** Ports open in this process, by what names them (`keyOf`), for monitors. */
 const open = new Map<string, Port>();
 
 /** Opens a port in `home`; `find` looks up ports of running switches. Rejects with NetmapError. */
@@ -28,35 +28,50 @@ export async function openPort(
 ): Promise<NetmapPort> {
   checkOptions(name, options);
   const at = parseName(name, existsSync);
+  const key = keyOf(at);
   if (at.monitor) {
-    const watched = open.get(at.base);
+    const watched = open.get(key);
     if (!watched) {
-      throw new NetmapError(
-        'name',
-        `${name}: ${at.base} is not open in this process: open it first`,
-      );
+      throw new NetmapError('name', `${name}: ${key} is not open in this process: open it first`);
     }
     return openMonitor(name, watched, at.monitor, options);
   }
   const given = options.memory as BufferMemory | undefined;
   let own: BufferMemory | undefined;
-  const memory = () => {
-    own = given ? undefined : new BufferMemory(home, defaultShape(options.bufferSize));
-    return given ?? own!;
+  const take = () => {
+    if (given) return given;
+    own = new BufferMemory(home, defaultShape(options.bufferSize));
+    return own;
   };
-  if (at.pipe) {
-    const key = `${at.base}{${at.pipe.id}`;
-    return openPipe(name, key, at.pipe.master, memory, options);
-  }
-  const port = await openAt(at, name, memory(), options, find).catch((error) => {
-    own?.close();
+  const release = () => own?.close();
+  let port: Port;
+  try {
+    if (at.pipe) {
+      const { id, master } = at.pipe;
+      const pipe = keyOf({ ...at, pipe: { id, master: true } });
+      port = openPipe(name, pipe, master, { take, release }, options);
+    } else {
+      port = await openAt(at, name, take(), options, find);
+    }
+  } catch (error) {
+    release();
     throw error;
-  });
-  open.set(at.base, port);
+  }
+  // The first of that name is the one to watch.
+  if (!open.has(key)) open.set(key, port);
   return closing(port, () => {
-    open.delete(at.base);
-    own?.close();
+    if (open.get(key) === port) open.delete(key);
+    // A pipe's memory is its other end's too.
+    if (!at.pipe) release();
   });
+}
+
+/** What names the port among those of this process. */
+function keyOf({ kind, path, port, switch: name, pair, rings, pipe }: PortName): string {
+  const base = kind === 'socket' ? path : `${kind}:${port}${name ? `@${name}` : ''}`;
+  const suffix = { device: '', host: '^', both: '*' }[rings];
+  const end = pipe ? `${pipe.master ? '{' : '}'}${pipe.id}` : '';
+  return `${base}${suffix}${pair === undefined ? '' : `-${pair}`}${end}`;
 }
 
 async function openAt(
@@ -92,22 +107,4 @@ function closing(port: Port, after: () => void): Port {
     return closed;
   };
   return port;
-}
-
-function checkOptions(name: string, options: NetmapOptions): void {
-  const refuse = (what: string): never => {
-    throw new NetmapError('option', `port ${name}: ${what}`);
-  };
-  const { ringSize = 1024, queues = 1, headroom = 64, packed = false } = options;
-  const ring = ringSizeProblem(ringSize, packed);
-  if (ring) refuse(ring);
-  if (!(Number.isInteger(queues) && queues >= 1 && queues <= 8)) {
-    refuse(`queues is ${queues}; it must be 1 to 8`);
-  }
-  const size = options.memory?.bufferSize ?? options.bufferSize ?? 2048;
-  if (
-    !(Number.isInteger(headroom) && headroom >= 16 && headroom <= 1024 && headroom + 64 <= size)
-  ) {
-    refuse(`headroom is ${headroom}; it must be 16 to 1024 bytes and leave room for a frame`);
-  }
 }

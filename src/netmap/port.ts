@@ -1,6 +1,7 @@
 // A netmap port: rings, syncs, waiting. What is behind it (vhost-user.ts, tap.ts, ...) says when it is up.
 
 import { EventEmitter } from 'node:events';
+import { setImmediate } from 'node:timers/promises';
 import { KR_STATE, KRE_ID, KRE_LONG, KRE_MERGED, KRE_SHORT, SYNC_DEVICE } from '../abi/netmap.ts';
 import { EPOLLET, EPOLLIN, Epoll } from '../linux/index.ts';
 import type { Datapath } from '../worker/datapath.ts';
@@ -23,6 +24,13 @@ const FAULTS: Record<number, string> = {
   [KRE_MERGED]: 'merges none, or more buffers than the ring has',
 };
 
+/** How long a thread is held before it looks whether anybody is still there, milliseconds. */
+const SLICE_MS = 50;
+
+function deadline(timeoutMs: number): number {
+  return timeoutMs < 0 ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+}
+
 /** What the device did by a KR_STATE, as the end of a sentence. */
 export function faultText(state: number): string {
   return FAULTS[state] ?? 'broke the rules';
@@ -33,6 +41,8 @@ export interface Backing {
   headers: Headers;
   /** The other side broke the rules; its rings stand still. */
   fault?(reason: string): void;
+  /** Whether the other side is gone, though nobody was told yet: this thread may be held. */
+  gone?(): boolean;
   close(): Promise<void>;
 }
 
@@ -50,6 +60,8 @@ export class Port implements NetmapPort {
   #watched: number[] = [];
   /** Why nothing moves; undefined while it is up. */
   #down: NetmapError | undefined;
+  /** RX rings when it last came up. */
+  #count: number | undefined;
   #closed = false;
 
   constructor(name: string, backing: Backing) {
@@ -73,15 +85,19 @@ export class Port implements NetmapPort {
 
   /** It runs, with these rings; `wakeFds` become readable when there is something. */
   goUp(state: { rx: Ring[]; tx: Ring[]; wakeFds: number[]; features: readonly string[] }): void {
-    const changed = this.rx.length > 0 && this.rx.length !== state.rx.length;
-    this.rx = state.rx;
-    this.tx = state.tx;
+    if (this.#closed) return;
+    const { length } = state.rx;
+    const changed = this.#count !== undefined && this.#count !== length;
+    this.#count = length;
+    // Not the owner's arrays: those change while it is down.
+    this.rx = [...state.rx];
+    this.tx = [...state.tx];
     this.features = state.features;
     this.unwatch();
     for (const [i, fd] of state.wakeFds.entries()) this.#epoll.add(fd, EPOLLIN | EPOLLET, i);
     this.#watched = [...state.wakeFds];
     this.#down = undefined;
-    if (changed) this.#events.emit('config', state.rx.length);
+    if (changed) this.#events.emit('config', length);
     this.#events.emit('up');
   }
 
@@ -100,15 +116,24 @@ export class Port implements NetmapPort {
   // --- the API -----------------------------------------------------------------------------------
 
   txSync(ring: NetmapRing): number {
-    if (this.#down !== undefined) throw this.#down;
-    const space = this.#datapath.nmTxSync((ring as Ring).kring);
+    const space = this.#datapath.nmTxSync(this.#krings(ring, 'tx'));
     return space >= 0 ? space : this.#refuse(ring as Ring, space);
   }
 
   rxSync(ring: NetmapRing): number {
-    if (this.#down !== undefined) throw this.#down;
-    const space = this.#datapath.nmRxSync((ring as Ring).kring);
+    const space = this.#datapath.nmRxSync(this.#krings(ring, 'rx'));
     return space >= 0 ? space : this.#refuse(ring as Ring, space);
+  }
+
+  /** The kring of one that can be synced: rings of before the last `up` may be somebody else's memory. */
+  #krings(ring: NetmapRing, direction: 'tx' | 'rx'): number {
+    if (this.#down !== undefined) throw this.#down;
+    const { open, kring } = ring as Ring;
+    if (open && ring.direction === direction) return kring;
+    throw new NetmapError(
+      'ring',
+      `port ${this.name}: that is no ${direction} ring of now: take it from port.${direction}`,
+    );
   }
 
   #refuse(ring: Ring, error: number): never {
@@ -121,31 +146,58 @@ export class Port implements NetmapPort {
       );
     }
     const reason = `${place}: the other side ${faultText(ring.kget(KR_STATE))}`;
+    throw this.fail(reason);
+  }
+
+  /** Down, for what the device did. */
+  fail(reason: string): NetmapError {
     const failure = new NetmapError('device', reason);
     this.goDown(failure);
     this.#backing.fault?.(reason);
-    throw failure;
+    return failure;
   }
 
   poll(timeoutMs: number, options: { tx?: boolean; rx?: boolean } = {}): boolean {
-    if (this.#look(options)) return true;
-    if (timeoutMs === 0) return false;
-    const rings = this.#wanted(options);
-    // Armed first, looked at after: what comes in between is seen by one of the two.
-    const pending = rings.map((ring) => this.#datapath.nmArm(ring.kring) !== 0).includes(true);
-    if (!pending) this.#epoll.wait(timeoutMs);
-    for (const ring of rings) this.#datapath.nmDisarm(ring.kring);
-    return this.#look(options);
+    const end = deadline(timeoutMs);
+    for (;;) {
+      if (this.#look(options)) return true;
+      const left = end - performance.now();
+      if (left <= 0) return false;
+      if (this.#backing.gone?.()) {
+        this.goDown(new NetmapError('down', `port ${this.name}: the other side is gone`));
+        return false;
+      }
+      // A stale wake-up is no reason to return; in slices, to see that nobody is there any more.
+      if (!this.#arm(options)) this.#epoll.wait(Math.ceil(Math.min(left, SLICE_MS)));
+      this.#disarm(options);
+    }
   }
 
   async wait(timeoutMs: number, options: { tx?: boolean; rx?: boolean } = {}): Promise<boolean> {
-    if (this.#look(options)) return true;
-    if (timeoutMs === 0) return false;
-    const rings = this.#wanted(options);
-    const pending = rings.map((ring) => this.#datapath.nmArm(ring.kring) !== 0).includes(true);
-    if (!pending) await this.#woken(timeoutMs);
-    for (const ring of rings) this.#datapath.nmDisarm(ring.kring);
-    return this.#down === undefined && !this.#closed && this.#look(options);
+    const end = deadline(timeoutMs);
+    for (;;) {
+      if (this.#look(options)) return true;
+      const left = end - performance.now();
+      if (left <= 0) return false;
+      // What is there already is for the next look, after everybody else's turn.
+      if (this.#arm(options)) await setImmediate();
+      else await this.#woken(left);
+      if (this.#down !== undefined) return false;
+      this.#disarm(options);
+    }
+  }
+
+  /** True when a sync would find something now. */
+  #arm(options: { tx?: boolean; rx?: boolean }): boolean {
+    let pending = false;
+    for (const ring of this.#wanted(options)) {
+      if (this.#datapath.nmArm(ring.kring) !== 0) pending = true;
+    }
+    return pending;
+  }
+
+  #disarm(options: { tx?: boolean; rx?: boolean }): void {
+    for (const ring of this.#wanted(options)) this.#datapath.nmDisarm(ring.kring);
   }
 
   /** Until a wake-up fd is ready, the port goes down, or the time is over. */
@@ -162,7 +214,10 @@ export class Port implements NetmapPort {
         this.#epoll.wait(0);
         done();
       });
-      const timer = timeoutMs < 0 ? undefined : setTimeout(done, timeoutMs);
+      const timer =
+        timeoutMs === Number.POSITIVE_INFINITY
+          ? undefined
+          : setTimeout(done, Math.min(timeoutMs, 2 ** 30));
       this.#events.once('down', done);
     });
   }
@@ -173,8 +228,18 @@ export class Port implements NetmapPort {
 
   #look({ tx = false, rx = true }: { tx?: boolean; rx?: boolean }): boolean {
     let found = false;
-    if (rx) for (const ring of this.rx) if (this.rxSync(ring) > 0) found = true;
-    if (tx) for (const ring of this.tx) if (this.txSync(ring) > 0) found = true;
+    if (rx) {
+      for (const ring of this.rx) {
+        this.rxSync(ring);
+        if (ring.cur !== ring.tail) found = true;
+      }
+    }
+    if (tx) {
+      for (const ring of this.tx) {
+        this.txSync(ring);
+        if (ring.cur !== ring.tail) found = true;
+      }
+    }
     return found;
   }
 
@@ -187,8 +252,14 @@ export class Port implements NetmapPort {
     return this;
   }
 
+  /** For who uses its memory: called before that goes. */
+  whenClosed(listener: () => void): void {
+    this.#events.once('closed', listener);
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
+    this.#events.emit('closed');
     this.goDown(new NetmapError('down', `port ${this.name} is closed`));
     this.#closed = true;
     await this.#backing.close();

@@ -47,10 +47,16 @@ export class QueueRings {
       this.tx.every((ring) => ring.slots === slots.tx);
     if (!same) {
       this.#closeRings();
-      for (const id of used) {
-        const shape = { id, host: false, headroom };
-        this.rx.push(new Ring(memory, { ...shape, direction: 'rx', slots: slots.rx }));
-        this.tx.push(new Ring(memory, { ...shape, direction: 'tx', slots: slots.tx }));
+      try {
+        for (const id of used) {
+          const shape = { id, host: false, headroom };
+          this.rx.push(new Ring(memory, { ...shape, direction: 'rx', slots: slots.rx }));
+          this.tx.push(new Ring(memory, { ...shape, direction: 'tx', slots: slots.tx }));
+        }
+      } catch (error) {
+        // Nothing of theirs is posted yet: what the queues say of it is old.
+        this.#closeRings();
+        throw error;
       }
     }
     for (const queue of this.#queues) queue.reset(features);

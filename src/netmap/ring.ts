@@ -2,6 +2,7 @@
 
 import {
   KIND_QUEUE,
+  KR_ARMED,
   KR_BAD_SLOTS,
   KR_BUF_COUNT,
   KR_BUF_SIZE,
@@ -9,6 +10,7 @@ import {
   KR_BYTES,
   KR_COPIED,
   KR_DRV,
+  KR_EXCESS,
   KR_FD,
   KR_FLAGS,
   KR_FRAMES,
@@ -62,7 +64,7 @@ export interface Behind {
   header?: number;
   headerLength?: number;
   flags?: number;
-  /** A pipe's reader. */
+  /** A pipe's other end. */
   peer?: number;
 }
 
@@ -113,10 +115,7 @@ export class Ring implements NetmapRing {
       heap.give(at, roundUp(this.#length, 64));
       throw error;
     }
-    for (const [i, buffer] of buffers.entries()) {
-      this.setBuffer(i, buffer);
-      this.setOffset(i, headroom);
-    }
+    for (const [i, buffer] of buffers.entries()) this.setBuffer(i, buffer);
     this.#set(NMR_SLOTS, slots);
   }
 
@@ -132,7 +131,7 @@ export class Ring implements NetmapRing {
     return this.memory.home.control.get(this.kring + field);
   }
 
-  /** As after opening, on something fresh behind it. Every slot has a buffer. */
+  /** As after opening, on something fresh behind it; a slot that names no buffer gets one. */
   reset(behind: Behind): void {
     const { slots } = this;
     const rx = this.direction === 'rx';
@@ -153,12 +152,25 @@ export class Ring implements NetmapRing {
     this.#kset(KR_FD, behind.fd ?? -1);
     this.#kset(KR_PEER, behind.peer ?? 0);
     this.#kset(KR_STATE, 0);
+    this.#kset(KR_ARMED, 0);
+    this.#kset(KR_EXCESS, 0);
     this.#kset(KR_HEADROOM, this.#headroom);
     this.memory.bytes.fill(0, this.kring + KR_RECORDS, this.kring + KR_RECORDS + slots * 4);
     this.#set(NMR_HEAD, 0);
     this.#set(NMR_CUR, 0);
     this.#set(NMR_TAIL, rx ? 0 : slots - 1);
+    for (let i = 0; i < slots; i++) {
+      if (this.buffer(i) >= this.memory.buffers) this.setBuffer(i, this.memory.takeBuffers(1)[0]!);
+      this.setLength(i, 0);
+      this.setOffset(i, this.#headroom);
+      this.setFlags(i, 0);
+    }
     if (behind.kind === KIND_QUEUE && rx) this.memory.home.datapath.nmStart(this.kring);
+  }
+
+  /** Until then its kring is its own. */
+  get open(): boolean {
+    return this.#open;
   }
 
   get head(): number {
@@ -265,7 +277,7 @@ export class Ring implements NetmapRing {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.memory.giveBuffers(this.buffersHeld());
+    this.memory.reclaim(this.buffersHeld());
     this.memory.home.heap.give(this.kring, roundUp(this.#length, 64));
   }
 }

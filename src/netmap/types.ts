@@ -20,7 +20,7 @@ export const MAX_FRAGS = 64;
 export type Headers = 'shared' | 'kept';
 
 export interface NetmapOptions {
-  /** Entries of each virtqueue, a power of two 8-32768 (packed: 2-32768). Default 1024. */
+  /** Entries of each virtqueue, a power of two 8-32768 (packed: 4-32768). Default 1024. */
   ringSize?: number;
   /** Queue pairs to use, 1-8. Default: one, or with `-k` in the name as many as hold pair k. */
   queues?: number;
@@ -90,6 +90,7 @@ export interface NetmapMemory {
   readonly bytes: Uint8Array;
   /** Buffers that no ring owns (extra buffers). Throws NetmapError `memory` when there are too few. */
   takeBuffers(count: number): number[];
+  /** Throws NetmapError `memory`, and takes none, when one was not taken. */
   giveBuffers(indices: readonly number[]): void;
   /** First byte of buffer `index` in `bytes`. */
   addressOf(index: number): number;
@@ -101,13 +102,13 @@ export interface RingCounters {
   frames: number;
   bytes: number;
   syncs: number;
-  /** Slots that could not be sent: a buffer index or length that cannot be. They are dropped. */
+  /** Slots that could not be sent: a buffer index or length that cannot be, no bytes, too many slots. Dropped. */
   badSlots: number;
   /** Times the virtqueue had no descriptors left for a slot: it stays the application's to sync again. */
   full: number;
   /** Bytes copied between buffers by bridges and monitors. */
   copied: number;
-  /** Frames a monitor had no slot for, or the kernel refused. */
+  /** Frames a monitor had no slot for, or that were moved on before it had the buffer; or the kernel refused. */
   lost: number;
 }
 
@@ -139,7 +140,8 @@ export interface NetmapPort {
   rxSync(ring: NetmapRing): number;
   /**
    * Waits, holding the thread, until an RX ring has frames or (with `tx`) a TX ring room, `timeoutMs` (0:
-   * look only, -1: for ever) pass, or the port goes down. Syncs the rings it waits for. True if there is something.
+   * look only, -1: for ever) pass, or the port goes down. There is something where `cur` is not `tail`. Syncs
+   * the rings it waits for. True if there is something.
    */
   poll(timeoutMs: number, options?: { tx?: boolean; rx?: boolean }): boolean;
   /** As `poll`, without holding the thread. */

@@ -19,6 +19,8 @@ export interface SocketPort {
 export class QueueDriver implements FrontendDriver {
   readonly rings: QueueRings;
   features = 0n;
+  /** What there is too little of in this process. */
+  failure: NetmapError | undefined;
   readonly #options: DriverOptions;
   readonly #name: string;
   readonly #wanted: number;
@@ -61,7 +63,13 @@ export class QueueDriver implements FrontendDriver {
   }
 
   setUp() {
-    this.rings.reset(this.features, this.#pairs);
+    try {
+      this.rings.reset(this.features, this.#pairs);
+    } catch (error) {
+      if (!(error instanceof NetmapError)) throw error;
+      this.failure = error;
+      throw new Refusal(error.message);
+    }
     return { regions: [this.#memory.region()], rings: this.rings.setUps() };
   }
 
@@ -70,8 +78,9 @@ export class QueueDriver implements FrontendDriver {
   }
 
   stopped(reason: string, fault: boolean): void {
-    this.rings.restock();
+    // First: whoever drives the rings lets go of them.
     this.#changed(reason, fault);
+    this.rings.restock();
   }
 }
 
@@ -110,6 +119,7 @@ export async function openSocket(
     memory,
     headers,
     fault: (reason) => frontend.hangUp(reason),
+    gone: () => frontend.hungUp,
     close: async () => {
       await frontend.close();
       port.unwatch();
@@ -126,7 +136,8 @@ export async function openSocket(
       await once(events, 'refused', { signal: AbortSignal.any(waiting) }).catch(() => {});
     }
     if (port.up) return port;
-    const features = /does not offer|queue pairs/.test(last);
+    if (driver.failure) throw driver.failure;
+    const features = /does not offer|queue pairs|did not agree/.test(last);
     throw new NetmapError(features ? 'features' : 'down', `port ${name}: ${last}`);
   } catch (error) {
     await port.close();

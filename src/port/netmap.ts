@@ -3,6 +3,7 @@
 import { macFromName } from '../limits.ts';
 import { choose } from '../netmap/features.ts';
 import type { BufferMemory } from '../netmap/memory.ts';
+import { checkOptions } from '../netmap/options.ts';
 import { Port as Rings } from '../netmap/port.ts';
 import { QueueRings } from '../netmap/queue-rings.ts';
 import { NetmapError, type NetmapOptions, type NetmapPort } from '../netmap/types.ts';
@@ -34,6 +35,7 @@ export class NetmapMemoryPort implements Port {
     remove: () => Promise<void>,
   ) {
     const { name, mac = macFromName(name) } = options;
+    checkOptions(name, options);
     const { ringSize = 1024, headers = 'shared', headroom = 64 } = options;
     this.name = name;
     this.index = index;

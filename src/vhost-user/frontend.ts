@@ -44,6 +44,11 @@ export class Frontend {
     return this.#meetings.connected;
   }
 
+  /** Whether it is not, or is gone though this thread was not told yet. */
+  get hungUp(): boolean {
+    return this.#meetings.session?.hungUp ?? true;
+  }
+
   /** The back end connected now. */
   get peer(): PeerInfo | undefined {
     return this.#meetings.peer;
