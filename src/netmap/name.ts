@@ -23,7 +23,7 @@ export interface PortName {
 }
 
 const FORM =
-  /^(?:(vhop|tap):)?(?:(client|server):)?(.+?)(?:(\^)|(\*)|-(\d+)|([{}])([A-Za-z0-9_]{1,16}))?(?:\/([zrt]{1,3}))?$/;
+  /^(?:(vhop|tap):)?(?:(client|server):)?(.+?)(?:(\^)|(\*)|-([0-7])|([{}])([A-Za-z0-9_]{1,16}))?(?:\/([zrt]{1,3}))?$/;
 const PLAIN = /^(?:(vhop|tap):)?(?:(client|server):)?(.+)$/;
 const TAP_NAME = /^[A-Za-z0-9_.-]{1,15}$/;
 const PORT_NAME = /^([A-Za-z0-9._-]{1,32})(?:@([A-Za-z0-9._-]{1,32}))?$/;
@@ -58,10 +58,7 @@ export function parseName(name: string, exists: (path: string) => boolean = () =
     port: '',
     rings: host ? 'host' : both ? 'both' : 'device',
   };
-  if (pair !== undefined) {
-    parsed.pair = Number(pair);
-    if (parsed.pair > 7) fail('asks for a queue pair beyond the eighth');
-  }
+  if (pair !== undefined) parsed.pair = Number(pair);
   if (pipe) parsed.pipe = { id: id!, master: pipe === '{' };
   if (watched) {
     const [rx, tx] = [watched.includes('r'), watched.includes('t')];

@@ -11,7 +11,7 @@ import { openMonitor, openPipe } from './pipe.ts';
 import type { Port } from './port.ts';
 import { openTapPort } from './tap.ts';
 import { NetmapError, type NetmapOptions, type NetmapPort } from './types.ts';
-import { openSocket } from './vhost-user.ts';
+import { openSocket, type SocketPort } from './vhost-user.ts';
 
 /** Finds the socket of a port of a running switch; rejects with a sentence. */
 export type FindSocket = (port: string, name: string | undefined) => Promise<string>;
@@ -84,13 +84,27 @@ async function openAt(
   if (at.kind === 'tap') return openTapPort(at.port, memory, options);
   const tap = options.tap ?? deviceName(at.kind === 'port' ? at.port : nameFromPath(at.path));
   if (at.rings === 'host') return openTapPort(tap, memory, options);
-  const path = at.kind === 'port' ? await find(at.port, at.switch) : at.path;
-  const port = await openSocket(name, { path, mode: at.mode, pair: at.pair }, memory, options);
+  const socket = at.kind === 'port' ? await socketOf(at, find) : at;
+  const port = await openSocket(name, socket, memory, options);
   if (at.rings === 'device') return port;
   return withHostRings(port, tap, options).catch(async (error) => {
     await port.close();
     throw error;
   });
+}
+
+/** Of a port of a running switch; one called vm-1 is itself, not queue pair 1 of vm. */
+async function socketOf(at: PortName, find: FindSocket): Promise<SocketPort> {
+  const { port, switch: name, pair, mode } = at;
+  if (pair !== undefined) {
+    const whole = name === undefined ? [`${port}-${pair}`, name] : [port, `${name}-${pair}`];
+    try {
+      return { path: await find(whole[0]!, whole[1]), mode };
+    } catch (error) {
+      if (!(error instanceof NetmapError)) throw error;
+    }
+  }
+  return { path: await find(port, name), mode, pair };
 }
 
 /** A TAP's name from a port's: at most 15 characters of it. */
