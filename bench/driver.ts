@@ -126,7 +126,7 @@ function pktGen(): Driver {
         '-C',
         `${entries}`,
       ];
-      if (packed) args.push('--packed');
+      args.push(packed ? '--packed' : '--split');
       commands.add(`taskset -c ${DRIVER_CPU} bin/vhop ${args.join(' ')}`);
       const child = new Child(join(root, 'bin/vhop'), args, { cpus: `${DRIVER_CPU}` });
       return {

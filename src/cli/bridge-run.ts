@@ -7,6 +7,7 @@ import type { BridgeCommandOptions } from './bridge.ts';
 import { type Cli, printJson, UsageError } from './cli.ts';
 import { catchSignals } from './ending.ts';
 import { openPort } from './pkt-gen-run.ts';
+import { ringFormat } from './pkt-gen-settings.ts';
 import { plain } from './table.ts';
 
 export async function runBridgeCommand(cli: Cli, options: BridgeCommandOptions): Promise<void> {
@@ -25,7 +26,7 @@ export async function runBridgeCommand(cli: Cli, options: BridgeCommandOptions):
       signal: ending.signal,
       // A frame with its header in front takes one descriptor, not two.
       headers: 'kept',
-      ...(options.packed ? { packed: true } : {}),
+      packed: ringFormat(options),
       ...(options.tap === undefined ? {} : { tap: options.tap }),
       ...(memory === undefined ? {} : { memory }),
     });

@@ -18,6 +18,7 @@ export interface BridgeCommandOptions {
   v?: boolean;
   L?: boolean;
   packed?: boolean;
+  split?: boolean;
   tap?: string;
   json?: boolean;
 }
@@ -35,7 +36,8 @@ export const bridge: Register = (program, cli) => {
     .option('-c', 'copy, where buffers could be swapped')
     .option('-v', 'tell each second what passed')
     .option('-L', 'one port: send back what it receives')
-    .option('--packed', 'packed rings')
+    .option('--packed', 'packed rings or none (default: where they are offered)')
+    .option('--split', 'split rings')
     .option('--tap <device>', "name of the host rings' TAP device (default: the port's)")
     .option('--json', 'print the totals as JSON')
     .addHelpText('after', HELP)

@@ -46,6 +46,7 @@ export interface PktGenOptions {
   I?: boolean;
   c?: string;
   packed?: boolean;
+  split?: boolean;
   json?: boolean;
 }
 
@@ -98,10 +99,17 @@ export function openOptions(options: PktGenOptions): NetmapOptions {
     timeoutMs: Math.max(options.w * 1000, 100),
     // A frame with its header in front takes one descriptor, not two.
     ...(options.H === '0' ? {} : { headers: 'kept' }),
-    ...(options.packed ? { packed: true } : {}),
+    packed: ringFormat(options),
     ...(config.ringSize === undefined ? {} : { ringSize: config.ringSize }),
     ...(queues === undefined ? {} : { queues }),
   };
+}
+
+/** Packed rings are faster, most of all for who receives. */
+export function ringFormat({ packed, split }: { packed?: boolean; split?: boolean }) {
+  if (packed && split)
+    throw new UsageError('--packed and --split: rings have one format: give one');
+  return packed ? true : split ? false : 'auto';
 }
 
 function on(flag: boolean | undefined, options: PktGenOptions, bit: number): boolean {

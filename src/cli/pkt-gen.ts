@@ -41,7 +41,8 @@ function what(command: Command): void {
     .option('-a <cpu>', 'run on this CPU', count(0, 1023))
     .option('-w <seconds>', 'wait for the other side', count(0, 3600), 10)
     .option('-C <config>', 'slots[,slots[,rings[,rings]]] of the port')
-    .option('--packed', 'packed rings');
+    .option('--packed', 'packed rings or none (default: where they are offered)')
+    .option('--split', 'split rings');
 }
 
 function frames(command: Command): void {

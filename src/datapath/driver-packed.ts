@@ -106,6 +106,26 @@ export function packedAdd(drv: u32, segments: u32, n: u32, token: u32, indirect:
   return id;
 }
 
+/** As packedAdd for one segment, which takes one descriptor. */
+export function packedAddOne(drv: u32, linear: u32, len: u32, flags: u32, token: u32): bool {
+  if (load<u32>(drv, DRV_FREE_COUNT) == 0) return false;
+  const id = load<u32>(drv, DRV_FREE);
+  const position = load<u32>(drv, DRV_AVAIL_IDX);
+  const at = load<u32>(drv, DRV_DESC) + (position & SLOT) * 16;
+  flags |= position & WRAP ? DESC_F_AVAIL : DESC_F_USED;
+  store<u64>(at, <u64>linear + load<u64>(drv, DRV_BIAS));
+  if (position == load<u32>(drv, DRV_PUBLISHED)) {
+    store<u32>(at, len, 8);
+    store<u16>(at, <u16>id, 12);
+    store<u32>(drv, flags, DRV_FIRST_FLAGS);
+  } else {
+    store<u64>(at, <u64>len | ((<u64>id) << 32) | ((<u64>flags) << 48), 8);
+  }
+  store<u32>(drv, advance(position, 1, load<u32>(drv, DRV_SIZE)), DRV_AVAIL_IDX);
+  remember(drv, id, token, 1, <u32>load<u16>(recordAt(drv, id), LINK));
+  return true;
+}
+
 /** An indirect table is read from end to end: no NEXT in it (§2.8.7). */
 function putTable(table: u32, bias: u64, segments: u32, n: u32): void {
   for (let k: u32 = 0; k < n; k++) {

@@ -16,10 +16,13 @@ import {
   DRV_SIZE,
   DRV_TABLE,
   NO_BATCH,
+  SEG_WRITE,
 } from '../abi/driver';
 import { RINGF_IN_ORDER, RINGF_PACKED } from '../abi/layout';
+import { DESC_F_WRITE } from '../abi/virtio';
 import {
   packedAdd,
+  packedAddOne,
   packedAdvance,
   packedArm,
   packedDisarm,
@@ -32,11 +35,13 @@ import {
 import { countError, forget, IDLE, isPacked, outstanding, resetRecords } from './driver-records';
 import {
   splitAdd,
+  splitAddOne,
   splitAdvance,
   splitArm,
   splitDisarm,
   splitElement,
   splitPop,
+  splitPopMany,
   splitPublish,
   splitReset,
   splitUsed,
@@ -62,6 +67,17 @@ export function drvAdd(drv: u32, segments: u32, n: u32, token: u32, indirect: bo
     : splitAdd(drv, segments, n, token, indirect);
 }
 
+/**
+ * As drvAdd, for one segment in a descriptor of its own: `len` bytes, | SEG_WRITE, at `linear`. False when
+ * there is no descriptor.
+ */
+export function drvAddOne(drv: u32, linear: u32, len: u32, token: u32): bool {
+  const flags: u32 = len & SEG_WRITE ? DESC_F_WRITE : 0;
+  return isPacked(drv)
+    ? packedAddOne(drv, linear, len & ~SEG_WRITE, flags, token)
+    : splitAddOne(drv, linear, len & ~SEG_WRITE, flags, token);
+}
+
 /** Makes all added chains visible; true when the device wants a kick. */
 export function drvPublish(drv: u32): bool {
   if (load<u32>(drv, DRV_AVAIL_IDX) == load<u32>(drv, DRV_PUBLISHED)) return false;
@@ -82,6 +98,24 @@ export function drvPop(drv: u32): i32 {
   const flags = load<u32>(drv, DRV_FLAGS);
   if ((flags & (RINGF_PACKED | RINGF_IN_ORDER)) == 0) return splitPop(drv);
   return flags & RINGF_IN_ORDER ? popInOrder(drv) : packedPop(drv);
+}
+
+/**
+ * Takes back up to `most` used chains: {token u32, length written u32} each, at `list`. Returns how many; less
+ * than there are where an element names no chain, which counts as an error.
+ */
+export function drvPopMany(drv: u32, list: u32, most: u32): u32 {
+  if ((load<u32>(drv, DRV_FLAGS) & (RINGF_PACKED | RINGF_IN_ORDER)) == 0) {
+    return splitPopMany(drv, list, most);
+  }
+  let n: u32 = 0;
+  for (; n < most; n++) {
+    const token = drvPop(drv);
+    if (token < 0) break;
+    store<u32>(list + n * 8, <u32>token);
+    store<u32>(list + n * 8, load<u32>(drv, DRV_LEN), 4);
+  }
+  return n;
 }
 
 /**

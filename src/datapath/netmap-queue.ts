@@ -7,7 +7,7 @@
 //     the next slot when it comes back. With a shared header and no merging the device writes headers to
 //     one place, which nobody reads; else in front of the frame, and num_buffers is read there.
 
-import { DRV_ERRORS, DRV_FLAGS, DRV_LEN, DRV_TABLE, SEG_WRITE } from '../abi/driver';
+import { DRV_ERRORS, DRV_FLAGS, DRV_TABLE, SEG_WRITE } from '../abi/driver';
 import { RINGF_IN_ORDER } from '../abi/layout';
 import {
   KR_BAD_SLOTS,
@@ -38,6 +38,7 @@ import {
   KRE_SHORT,
   KRF_INDIRECT,
   KRF_MRG,
+  MAX_FRAGS,
   NMR_HEAD,
   NMS_BUF,
   NMS_FLAGS,
@@ -46,12 +47,13 @@ import {
   NS_MOREFRAG,
 } from '../abi/netmap';
 import { HDR_NUM_BUFFERS } from '../abi/virtio';
-import { drvAdd, drvPop, drvPublish } from './driver';
+import { drvAdd, drvAddOne, drvPopMany, drvPublish } from './driver';
 import { signalKick } from './host';
 import { count } from './layout';
 import {
   after,
   checkGiven,
+  distance,
   dropExcess,
   frameAt,
   frameIn,
@@ -67,6 +69,9 @@ import {
 const DONE: u32 = 0x8000_0000;
 const DROPPED: u32 = 0x4000_0000;
 const SLOTS_MASK: u32 = 0x3fff_ffff;
+
+/** Chains taken back at a time; KR_LIST has room for them. */
+const BATCH: u32 = MAX_FRAGS;
 
 /** What addFrame returns of a frame that cannot be sent; else its bytes. */
 const UNSENDABLE: i32 = 0;
@@ -85,19 +90,16 @@ function put(kr: u32, n: u32, linear: u32, len: u32): void {
 
 export function txQueue(kr: u32): void {
   const drv = load<u32>(kr, KR_DRV);
-  for (let token = drvPop(drv); token >= 0; token = drvPop(drv)) {
-    const record = kr + KR_RECORDS + <u32>token * 4;
-    store<u32>(record, load<u32>(record) | DONE);
-  }
+  const slots = load<u32>(kr, KR_SLOTS);
+  const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
+  const first = load<u32>(kr, KR_HWCUR);
+  takeUsed(kr, drv);
   if (load<u32>(drv, DRV_ERRORS) != 0) {
     store<u32>(kr, KRE_ID, KR_STATE);
     return;
   }
-  const slots = load<u32>(kr, KR_SLOTS);
-  const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
   const watched = isWatched(kr, false);
   const most = longest(kr);
-  const first = load<u32>(kr, KR_HWCUR);
   let frames: u32 = 0;
   let bytes: u64 = 0;
   let at = first;
@@ -133,6 +135,18 @@ export function txQueue(kr: u32): void {
   takeBack(kr, slots);
 }
 
+/** Notes which frames the device is done with. */
+function takeUsed(kr: u32, drv: u32): void {
+  for (;;) {
+    const n = drvPopMany(drv, kr + KR_LIST, BATCH);
+    if (n == 0) return;
+    for (let i: u32 = 0; i < n; i++) {
+      const record = kr + KR_RECORDS + load<u32>(kr + KR_LIST + i * 8) * 4;
+      store<u32>(record, load<u32>(record) | DONE);
+    }
+  }
+}
+
 /** Moves hwtail over the frames that are done, from the oldest on. */
 function takeBack(kr: u32, slots: u32): void {
   const end = load<u32>(kr, KR_HWCUR);
@@ -155,6 +169,14 @@ function addFrame(kr: u32, drv: u32, at: u32, n: u32): i32 {
   const slots = load<u32>(kr, KR_SLOTS);
   const shared = load<u32>(kr, KR_HEADER);
   let front = ownHeader(kr);
+  if (n == 1 && shared == 0) {
+    // Nearly every frame, its header in front: 10 ns less than by way of a list.
+    const slot = slotAt(kr, at);
+    const frame = frameIn(kr, slot, front);
+    const len = load<u32>(slot, NMS_LEN);
+    if (frame == 0 || len == 0) return UNSENDABLE;
+    return drvAddOne(drv, frame - front, len + front, at) ? len : NO_DESCRIPTORS;
+  }
   const token = at;
   let bytes: u32 = 0;
   let segments: u32 = 0;
@@ -191,12 +213,12 @@ function post(kr: u32, drv: u32, buffer: u32): bool {
   const size = load<u32>(kr, KR_BUF_SIZE);
   const offset = load<u32>(kr, KR_HEADROOM) - front;
   const at = load<u32>(kr, KR_BUFS) + buffer * size + offset;
-  let segments: u32 = 0;
-  if (front == 0)
-    put(kr, segments++, load<u32>(kr, KR_HEADER), load<u32>(kr, KR_HDR_LEN) | SEG_WRITE);
-  put(kr, segments++, at, (size - offset) | SEG_WRITE);
-  const indirect = segments > 1 && (load<u32>(kr, KR_FLAGS) & KRF_INDIRECT) != 0;
-  return drvAdd(drv, kr + KR_LIST, segments, buffer, indirect) >= 0;
+  const len = (size - offset) | SEG_WRITE;
+  if (front != 0) return drvAddOne(drv, at, len, buffer);
+  put(kr, 0, load<u32>(kr, KR_HEADER), load<u32>(kr, KR_HDR_LEN) | SEG_WRITE);
+  put(kr, 1, at, len);
+  const indirect = (load<u32>(kr, KR_FLAGS) & KRF_INDIRECT) != 0;
+  return drvAdd(drv, kr + KR_LIST, 2, buffer, indirect) >= 0;
 }
 
 /** Posts the buffers of all slots: once, on a fresh ring. */
@@ -214,7 +236,11 @@ export function rxQueue(kr: u32): i32 {
   const head = load<u32>(load<u32>(kr, KR_RING), NMR_HEAD);
   const first = load<u32>(kr, KR_HWCUR);
   const error = checkGiven(kr, first, head);
-  if (error == 0 && first != head) {
+  const given = distance(first, head, slots);
+  const posted = slots - distance(first, load<u32>(kr, KR_STAGE), slots);
+  // In lots, as long as the device has plenty: 10 % more frames from a busy one, whose core then meets
+  // lines that are being written less often.
+  if (error == 0 && given > 0 && (given >= slots >> 3 || posted < slots >> 1)) {
     tellMonitor(kr, first, head, true);
     let at = first;
     for (; at != head; at = after(at, slots)) {
@@ -245,14 +271,23 @@ function fill(kr: u32, drv: u32, slots: u32, end: u32): void {
   let wanted = load<u32>(kr, KR_WANTED);
   let bytes: u64 = 0;
   let frames: u32 = 0;
-  for (let next = after(stage, slots); next != end; next = after(stage, slots)) {
-    const buffer = drvPop(drv);
-    if (buffer < 0) break;
-    let len = load<u32>(drv, DRV_LEN);
+  // What is taken back fits: as many as there are slots up to the one before `end`.
+  let vacant = distance(after(stage, slots), end, slots);
+  let got: u32 = 0;
+  let i: u32 = 0;
+  for (; vacant > 0; vacant--, i++) {
+    if (i == got) {
+      got = drvPopMany(drv, kr + KR_LIST, min(vacant, BATCH));
+      if (got == 0) break;
+      i = 0;
+    }
+    const buffer = load<u32>(kr + KR_LIST + i * 8);
+    let len = load<u32>(kr + KR_LIST + i * 8, 4);
+    const next = after(stage, slots);
     // What a batch passes over was filled (virtio 1.2 §2.7.9).
     if (len == 0 && batches) len = room;
     const slot = slotAt(kr, stage);
-    store<u32>(slot, <u32>buffer);
+    store<u32>(slot, buffer);
     stage = next;
     const cut: u32 = wanted == 0 ? header : 0;
     if (len > room || len <= cut) {
@@ -276,6 +311,10 @@ function fill(kr: u32, drv: u32, slots: u32, end: u32): void {
     if (wanted > 0) continue;
     store<u32>(kr, stage, KR_HWTAIL);
     frames++;
+  }
+  // After a breach: what else was taken back is not lost.
+  for (i++; i < got; i++, stage = after(stage, slots)) {
+    store<u32>(slotAt(kr, stage), load<u32>(kr + KR_LIST + i * 8));
   }
   store<u32>(kr, stage, KR_STAGE);
   store<u32>(kr, wanted, KR_WANTED);

@@ -58,7 +58,7 @@ export function choose(
   const offloads = offloadBits(name, options);
   const needed =
     bit(V.F_VERSION_1) |
-    (packed ? bit(V.F_RING_PACKED) : 0n) |
+    (packed === true ? bit(V.F_RING_PACKED) : 0n) |
     (pairs > 1 ? bit(V.F_MQ) : 0n) |
     offloads;
   const missing = needed & ~offered;
@@ -71,6 +71,7 @@ export function choose(
     (mergeable ? bit(V.F_MRG_RXBUF) : 0n) |
     (indirect ? bit(V.F_INDIRECT_DESC) : 0n) |
     (events ? bit(V.F_EVENT_IDX) : 0n) |
+    (packed === 'auto' ? bit(V.F_RING_PACKED) : 0n) |
     (options.inOrder ? bit(V.F_IN_ORDER) : 0n) |
     (options.takeOffloads ? OFFLOAD_BITS : 0n);
   return needed | (wanted & offered);

@@ -25,8 +25,10 @@ export interface MemoryShape {
   rings: number;
 }
 
+const BUFFER_SIZE = 2048;
+
 /** For ports opened one by one: 32768 buffers, and rings for 8 pairs of 1024 entries and more. */
-export function defaultShape(bufferSize = 2048): MemoryShape {
+export function defaultShape(bufferSize = BUFFER_SIZE): MemoryShape {
   const buffers = Math.min(32768, Math.floor((256 * 2 ** 20) / bufferSize));
   return { bufferSize, buffers, rings: 64 * 2 ** 20 };
 }

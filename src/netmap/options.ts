@@ -12,7 +12,7 @@ export function checkOptions(name: string, options: NetmapOptions): void {
   const ring =
     ringSize < 4
       ? `ringSize is ${ringSize}; it must be 4 at least`
-      : ringSizeProblem(ringSize, packed);
+      : ringSizeProblem(ringSize, packed === true);
   if (ring) refuse(ring);
   if (!(Number.isInteger(queues) && queues >= 1 && queues <= 8)) {
     refuse(`queues is ${queues}; it must be 1 to 8`);

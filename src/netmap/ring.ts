@@ -165,7 +165,10 @@ export class Ring implements NetmapRing {
       this.setOffset(i, this.#headroom);
       this.setFlags(i, 0);
     }
-    if (behind.kind === KIND_QUEUE && rx) this.memory.home.datapath.nmStart(this.kring);
+    const { datapath } = this.memory.home;
+    // No calls until somebody sleeps: each is a system call for the device.
+    datapath.nmDisarm(this.kring);
+    if (behind.kind === KIND_QUEUE && rx) datapath.nmStart(this.kring);
   }
 
   /** Until then its kring is its own. */

@@ -31,8 +31,8 @@ export interface NetmapOptions {
    * GUEST_TSO4, ... to receive them. Only with `kept` headers. Default: none.
    */
   offloads?: readonly string[];
-  /** Default false. */
-  packed?: boolean;
+  /** Packed rings; `auto`: where they are offered. Default false. */
+  packed?: boolean | 'auto';
   /** Accept MRG_RXBUF, INDIRECT_DESC, EVENT_IDX, IN_ORDER where offered. Defaults: true, true, true, false. */
   mergeable?: boolean;
   indirect?: boolean;

@@ -53,8 +53,9 @@ export class ConstantFiller implements Filler {
       if (written[i] !== ring.buffer(i) || (ring.flags(i) & NS_BUF_CHANGED) !== 0) {
         this.#write(ring, i);
       }
-      ring.setLength(i, size);
-      ring.setFlags(i, 0);
+      // Mostly as it was left: looking is cheaper than writing.
+      if (ring.length(i) !== size) ring.setLength(i, size);
+      if (ring.flags(i) !== 0) ring.setFlags(i, 0);
       if (++i === slots) i = 0;
     }
     ring.head = i;

@@ -60,7 +60,7 @@ describe('pkt-gen and bridge', () => {
     return JSON.parse(last) as Totals;
   }
 
-  for (const format of [[], ['--packed'], ['-H', '0']]) {
+  for (const format of [[], ['--split'], ['-H', '0']]) {
     test(`tx into rx at the other side ${format.join(' ')}`, async () => {
       const before = [stats('a'), stats('b')];
       const rx = await generator('b', '-f', 'rx', '-n', '20000', '-W', '--json', ...format);
