@@ -115,6 +115,11 @@ export interface SwitchOptions {
   /** Seconds until an unheard MAC is forgotten. Default 300. */
   ageing?: number;
   /**
+   * A file that keeps ring positions, counters and addresses for the switch that is started after this one, however
+   * this one ends: on a tmpfs, made if it is not there. Default: none. Throws Error while another switch has it.
+   */
+  state?: string;
+  /**
    * For tests and small machines: how the 4 GiB of address space for guest memory are shared out.
    * `whole`: bytes for guests that are mapped whole. `slots`: 2 MiB pages of larger ones that can be
    * mapped at a time, 8-1024, default 512.

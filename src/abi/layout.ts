@@ -227,6 +227,11 @@ export const RING_EMPTY = 84;
 export const RING_TO_PAGED = 92;
 /** u32 TX: frames of the last burst. */
 export const RING_LAST_BURST = 96;
+/** u32 packed: where the burst ends that is being published; RING_LAST_AVAIL follows. */
+export const RING_NEXT = 100;
+/** u32 packed: SAVED | RING_LAST_AVAIL, and RING_NEXT, of before its front end was lost (main). */
+export const RING_SAVED = 104;
+export const RING_SAVED_NEXT = 108;
 /** u32 BROKEN_*, valid while RING_STATE is RING_BROKEN. */
 export const RING_REASON = 88;
 // Line 2: counters, u64, same writer as line 1 but RING_KICKS (the worker's host side).
@@ -242,6 +247,9 @@ export const RING_SEGMENTS = 176;
 export const RING_SUMMED = 184;
 // Lines 3-6: u64 by drop reason (drops.ts).
 export const RING_DROPS = 192;
+
+/** In RING_SAVED: there is something in it. */
+export const SAVED = 0x1_0000;
 
 export const RING_STOPPED = 0;
 export const RING_RUNNING = 1;
@@ -285,6 +293,9 @@ export const FDB_BUCKETS = 32768;
 export const FDB_WAYS = 8;
 export const FDB_KEYS = 0x40_0000;
 export const FDB_AGES = 0x60_0000;
+/** What outlives the process, in a file mapped over it (memory/state.ts): rings to FDB ages. */
+export const STATE_FROM = RING_BASE;
+export const STATE_TO = FDB_AGES + FDB_BUCKETS * FDB_WAYS * 4;
 /** Entries at most; beyond it nothing is learned. */
 export const FDB_CAPACITY = 65536;
 

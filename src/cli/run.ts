@@ -2,10 +2,12 @@
 // tell what happens, and on Ctrl-C close everything in the opposite order.
 
 import { rmSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { CheckedPort } from '../config/check.ts';
 import { SWITCH_EVENTS, type SwitchEvent } from '../control/events.ts';
-import { controlPath } from '../control/path.ts';
+import { controlPath, makeRuntimeFolder, statePath } from '../control/path.ts';
 import { type ControlServer, claimControlPath, serveControl } from '../control/server.ts';
+import { StateInUse } from '../memory/state.ts';
 import type { SwitchApi, SwitchOptions } from '../types.ts';
 import { banner, eventLine } from './banner.ts';
 import type { Cli } from './cli.ts';
@@ -19,6 +21,8 @@ export interface RunOptions {
   ports: readonly CheckedPort[];
   /** --control: where the control socket goes, if not where its name says. */
   control?: string | undefined;
+  /** --state: the file for what is to outlive the switch, or `none`. Default: by its name. */
+  state?: string | undefined;
   /** Show the live table below the events. */
   live?: boolean | undefined;
   /** Print events as one JSON object a line, nothing else. */
@@ -36,7 +40,7 @@ export async function runSwitch(cli: Cli, options: RunOptions): Promise<void> {
   try {
     // Before anything is opened: a second start by mistake must not disturb the first switch.
     await claimControlPath(path);
-    const api = await cli.open({ ...options.switch, name });
+    const api = await open(cli, options, name);
     try {
       await serve(cli, options, api, path, ending);
     } finally {
@@ -45,6 +49,23 @@ export async function runSwitch(cli: Cli, options: RunOptions): Promise<void> {
     if (ending.signal.aborted && cli.err.isTTY) cli.err.write('vhop: ended\n');
   } finally {
     ending.release();
+  }
+}
+
+/** With its state where a killed switch of that name left its own, unless another one uses that. */
+async function open(cli: Cli, options: RunOptions, name: string): Promise<SwitchApi> {
+  const state = options.state ?? statePath(name);
+  const plain = { ...options.switch, name };
+  if (state === undefined || state === 'none') return cli.open(plain);
+  if (options.state === undefined) makeRuntimeFolder(dirname(state));
+  try {
+    return await cli.open({ ...plain, state });
+  } catch (error) {
+    if (!(error instanceof StateInUse) || options.state !== undefined) throw error;
+    cli.err.write(
+      `vhop: ${error.message}: what this one knows is lost if it is killed; give it a --name of its own\n`,
+    );
+    return cli.open(plain);
   }
 }
 

@@ -12,6 +12,7 @@ import { runSwitch } from './run.ts';
 export interface SocketsOptions {
   name?: string;
   control?: string;
+  state?: string;
   workers?: number;
   ageing?: number;
   queues?: number;
@@ -40,6 +41,7 @@ export function runOptions(command: Command): Command {
       new Option('-n, --name <name>', "the switch's name (default: default)").argParser(parseName),
     )
     .option('--control <path>', 'where to put the control socket')
+    .option('--state <path>', 'what a restart goes on with: a file on a tmpfs, or none')
     .option('--live', 'show a live table')
     .option('--json', 'print events as JSON, one a line');
 }
@@ -171,6 +173,7 @@ export function runSockets(
     },
     ports: portsFrom(sockets, forwarding, options),
     control: options.control,
+    state: options.state,
     live: options.live,
     json: options.json,
   });

@@ -24,6 +24,7 @@ schema/vhop.schema.json describes it for editors.
 interface UpOptions {
   name?: string;
   control?: string;
+  state?: string;
   live?: boolean;
   json?: boolean;
   check?: boolean;
@@ -39,11 +40,12 @@ export const up: Register = (program, cli) => {
       const { loadConfig } = await import('../config/load.ts');
       const config = loadConfig(file);
       if (options.check) return;
-      const { name, control, live, json } = options;
+      const { name, control, state, live, json } = options;
       await runSwitch(cli, {
         switch: { ...config.switch, ...(name === undefined ? {} : { name }) },
         ports: config.ports,
         control,
+        state,
         live,
         json,
       });

@@ -56,6 +56,15 @@ export function controlPath(name: string, given?: string, of = surroundings()): 
 }
 
 /**
+ * Where a switch called `name` keeps what is to outlive it: memory, not a disk, whose write-back would hold
+ * workers up. Undefined where the system has none.
+ */
+export function statePath(name: string, of = surroundings()): string | undefined {
+  const memory = join(of.root ?? '/', 'dev/shm');
+  return existsSync(memory) ? join(memory, `vhop-${of.uid}`, `${name}.state`) : undefined;
+}
+
+/**
  * Makes the runtime folder, for its user only (0700). Throws ControlError if it is somebody else's
  * or not a folder: in /tmp anyone could have made it first, and would then own the switch.
  */

@@ -14,6 +14,7 @@ import {
   RING_CALLS,
   RING_FLAGS,
   RING_LAST_AVAIL,
+  RING_NEXT,
   RING_SIGNALLED,
   RING_SIZE,
   RING_USED_IDX,
@@ -123,8 +124,13 @@ export function behind(ring: u32, position: u32, heads: u32, stride: u32, n: u32
 
 /** Makes the burst's used entries, up to `position`, visible: one store. */
 export function publishUsed(ring: u32, position: u32): void {
-  if (isPacked(ring)) packedPublish(ring);
-  else splitPublish(ring, position);
+  if (isPacked(ring)) {
+    // Noted before: whoever is killed between the two leaves a ring that tells which (virtio/resume.ts).
+    store<u32>(ring, position & 0xffff, RING_NEXT);
+    packedPublish(ring);
+  } else {
+    splitPublish(ring, position);
+  }
   store<u32>(ring, position & 0xffff, RING_LAST_AVAIL);
   store<u32>(ring, position & 0xffff, RING_USED_IDX);
 }

@@ -26,6 +26,11 @@ export const SEAL_GROW = 4;
 export const SEAL_WRITE = 8;
 
 const cMemfd = libc.func('int memfd_create(const char *name, unsigned int flags)');
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const LOCK_UN = 8;
+
+const cFlock = libc.func('int flock(int fd, int operation)');
 const cFcntl = libc.func('int fcntl(int fd, int command, ...)');
 
 function mapAt(address: number, length: number, flags: number, fd: number, offset: number): void {
@@ -89,6 +94,21 @@ export function sealAgainstShrinking(fd: number): boolean {
   // EPERM: sealed against seals, as every file on tmpfs is, or not open for writing. EINVAL: no memfd.
   if (lastErrno() === ERRNO.EPERM || lastErrno() === ERRNO.EINVAL) return false;
   throw lastError('fcntl', `fd ${fd}`);
+}
+
+/**
+ * Takes the whole file for this open of it, until that is closed, also by the process's end (flock). False
+ * when somebody else has it. Throws SystemError.
+ */
+export function lockFile(fd: number): boolean {
+  if (cFlock(fd, LOCK_EX | LOCK_NB) === 0) return true;
+  if (lastErrno() === ERRNO.EAGAIN) return false;
+  throw lastError('flock', `fd ${fd}`);
+}
+
+/** Lets go of it at once: mappings of the file would hold it on. */
+export function unlockFile(fd: number): void {
+  checked(cFlock(fd, LOCK_UN), 'flock', `fd ${fd}`);
 }
 
 /** Size in bytes and page size (huge pages: 2 MiB, 1 GiB) of the file behind fd. */

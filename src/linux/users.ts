@@ -24,6 +24,18 @@ function idOf(entry: unknown): number | undefined {
   return entry === null ? undefined : (koffi.decode(entry, ID, 'uint32_t') as number);
 }
 
+/** When a process began, in clock ticks since the system did; undefined where /proc does not tell. */
+export function processStart(pid: number): string | undefined {
+  try {
+    // Behind the name, which may hold anything, in brackets.
+    return readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /s, '')
+      .split(' ')[19];
+  } catch {
+    return undefined;
+  }
+}
+
 /** What a process is called (at most 15 characters, its own choice); undefined where /proc does not tell. */
 export function processName(pid: number): string | undefined {
   try {

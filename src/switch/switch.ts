@@ -18,7 +18,9 @@ import {
   PORT_POLICED,
   PORT_STATE,
   PORT_STRIDE,
+  RING_FRAMES,
   RING_STRIDE,
+  RINGS_PER_PORT,
   SWITCH_FORWARDING,
   SWITCH_NOW,
   SWITCH_POLICED,
@@ -27,6 +29,7 @@ import {
 import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
 import { Control, ringAddress, ringIndex } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
+import { type Kept, StateFile } from '../memory/state.ts';
 import { Window } from '../memory/window.ts';
 import { driverHost } from '../netmap/home.ts';
 import { BufferMemory, defaultShape } from '../netmap/memory.ts';
@@ -55,6 +58,7 @@ import type {
 } from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
+import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
 import { Fdb } from './fdb.ts';
@@ -83,10 +87,17 @@ export class Switch implements SwitchApi {
   readonly #ports: (Port | undefined)[] = [];
   /** By port index; those without limits are not in it. */
   readonly #policing = new Map<number, Policing>();
+  readonly #state: StateFile | undefined;
+  /** By name: what is known of ports that were there before, in this process or in the one before it. */
+  readonly #kept: Map<string, Kept>;
+  /** By index: addresses to learn when the port is up. */
+  readonly #warm = new Map<number, bigint[]>();
   readonly #events = new EventEmitter();
   readonly #opened = performance.now();
   readonly #clock: NodeJS.Timeout;
   #closed = false;
+  /** It ends, and the switch after it goes on with what it knew. */
+  #leaving = false;
 
   constructor(options: SwitchOptions = {}) {
     const { name = 'default', forwarding = 'switch', workers = 1 } = options;
@@ -96,6 +107,9 @@ export class Switch implements SwitchApi {
     }
     if (!(ageing >= 1)) throw new RangeError(`ageing is ${ageing}; it must be at least 1 second`);
     this.name = name;
+    // Before anything is in the memory that it takes the place of.
+    if (options.state !== undefined) this.#state = new StateFile(options.state, this.control);
+    this.#kept = new Map(this.#state?.kept);
     this.forwarding = forwarding;
     this.ageing = ageing;
     this.window = new Window(this.control, options.window);
@@ -195,7 +209,7 @@ export class Switch implements SwitchApi {
     const taken = this.#ports.find((port) => port?.name === name);
     if (taken) throw new Error(`port ${name} exists already: give this one another name`);
     const index = this.#freeIndex();
-    const device = this.#device(index, options);
+    const device = this.#device(index, name, options);
     try {
       // First: a client's peer may be there already, and its first frames are policed, its events say so.
       this.#police(index, options);
@@ -224,7 +238,10 @@ export class Switch implements SwitchApi {
     if (options.type === 'tap') return new TapPort(options, index, device, this);
     const tell = {
       onNotice: (text: string) => this.#notice(options.name, text),
-      onConnected: () => this.#tell('connected', port),
+      onConnected: () => {
+        this.#note();
+        this.#tell('connected', port);
+      },
     };
     const port: VhostUserPort | VirtioUserPort =
       options.type === 'virtio-user'
@@ -243,10 +260,21 @@ export class Switch implements SwitchApi {
     return this.#ports.length;
   }
 
-  #device(index: number, options: PortOptions): NetDevice {
+  #device(index: number, name: string, options: PortOptions): NetDevice {
     // Counters start at zero for a new port on an old index.
     const rings = ringAddress(ringIndex(index, 0));
     this.control.bytes.fill(0, rings, rings + RING_STRIDE * MAX_PAIRS * 2);
+    const kept = this.#kept.get(name);
+    this.#kept.delete(name);
+    for (let queue = 0; kept && queue < RINGS_PER_PORT; queue++) {
+      const before = kept.rings.subarray(queue * RING_STRIDE, (queue + 1) * RING_STRIDE);
+      this.control.bytes.set(
+        before.subarray(RING_FRAMES),
+        rings + queue * RING_STRIDE + RING_FRAMES,
+      );
+      adoptPosition(this.control, rings + queue * RING_STRIDE, before);
+    }
+    if (kept) this.#warm.set(index, kept.macs);
     const block = PORT_BASE + index * PORT_STRIDE;
     this.control.bytes.fill(0, block, block + PORT_STRIDE);
     this.control.set(block + PORT_STATE, PORT_DOWN);
@@ -255,7 +283,7 @@ export class Switch implements SwitchApi {
       const port = this.#ports[index];
       if (port) this.#tell(event, port);
     };
-    return new NetDevice(
+    const device = new NetDevice(
       { control: this.control, window: this.window, pool: this.pool },
       {
         port: index,
@@ -267,7 +295,8 @@ export class Switch implements SwitchApi {
       {
         changed: () => {
           const up = this.#ports[index]?.device.up ?? false;
-          if (!up) this.#fdb.forget(index);
+          if (up) this.#warmUp(index);
+          else if (!this.#leaving) this.#fdb.forget(index);
           tell(up ? 'port-up' : 'port-down');
         },
         connected: () => {},
@@ -275,6 +304,22 @@ export class Switch implements SwitchApi {
         features: () => tell('link-features'),
         rarp: (mac) => this.#fdb.learn(mac, index),
       },
+    );
+    device.lastPeer = kept?.peer;
+    return device;
+  }
+
+  /** What was heard on this port before the switch was restarted: nobody has to be asked again. */
+  #warmUp(index: number): void {
+    for (const mac of this.#warm.get(index) ?? []) this.datapath.fdbLearn(mac, index);
+    this.#warm.delete(index);
+  }
+
+  /** Writes down which ports there are, and for whom. */
+  #note(): void {
+    if (this.#leaving) return;
+    this.#state?.write(
+      this.#present().map(({ name, index, device }) => ({ name, index, peer: device.lastPeer })),
     );
   }
 
@@ -288,6 +333,7 @@ export class Switch implements SwitchApi {
     }
     this.control.set(SWITCH_PORTS, this.#ports.length);
     this.pool.quiesce();
+    this.#note();
   }
 
   async removePort(name: string): Promise<void> {
@@ -328,12 +374,25 @@ export class Switch implements SwitchApi {
   async #remove(port: Port): Promise<void> {
     await port.close();
     port.device.reset();
-    this.#fdb.forget(port.index);
+    this.#keep(port);
+    if (!this.#leaving) this.#fdb.forget(port.index);
     this.control.set(PORT_BASE + port.index * PORT_STRIDE + PORT_STATE, PORT_ABSENT);
     this.#ports[port.index] = undefined;
     this.#police(port.index, {});
     while (this.#ports.length > 0 && this.#ports.at(-1) === undefined) this.#ports.pop();
     this.#publishPorts();
+  }
+
+  /** A packed ring's position, should a port of that name come back for the same front end. */
+  #keep({ name, index, device }: Port): void {
+    if (device.lastPeer === undefined || this.#kept.size >= MAX_PORTS) return;
+    const at = ringAddress(ringIndex(index, 0));
+    const rings = this.control.bytes.slice(at, at + RING_STRIDE * RINGS_PER_PORT);
+    // Counters begin anew.
+    for (let queue = 0; queue < RINGS_PER_PORT; queue++) {
+      rings.fill(0, queue * RING_STRIDE + RING_FRAMES, (queue + 1) * RING_STRIDE);
+    }
+    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer });
   }
 
   /** Cuts off the guests whose memory went away. */
@@ -430,7 +489,13 @@ export class Switch implements SwitchApi {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#clock);
+    // The next switch goes on with them, so what it needs is left as it is.
+    const connected = this.#present().some(
+      ({ device }) => device.lastPeer !== undefined && device.up,
+    );
+    this.#leaving = connected && this.#state !== undefined;
     for (const port of this.#present()) await this.#remove(port);
+    this.#state?.close(this.#leaving);
     await this.pool.close();
     await this.loop.close();
     this.#unguard();

@@ -15,7 +15,7 @@ import {
   RING_STOPPED,
 } from '../abi/layout.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../abi/virtio.ts';
-import { close, signalPeer } from '../linux/index.ts';
+import { close, processStart, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
@@ -72,6 +72,12 @@ function view(ring: Ring, part: string): string {
   return `${part} of ring ${ring.queue}`;
 }
 
+/** The process, however often numbers are given out again. */
+function identityOf({ pid }: PeerInfo): string | undefined {
+  const start = processStart(pid);
+  return start && `${pid}:${start}`;
+}
+
 /** Runs `work`; memory that cannot be is refused. */
 function refusing<T>(work: () => T): T {
   try {
@@ -93,6 +99,8 @@ export class NetDevice implements Backend {
   mtu: number | undefined;
   /** Why its front end was cut off, in a sentence; until the next one connects. */
   fault: string | undefined;
+  /** Who is connected, or was last: a process. */
+  lastPeer: string | undefined;
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
@@ -135,6 +143,12 @@ export class NetDevice implements Backend {
 
   connected(peer: PeerInfo | undefined): void {
     this.fault = undefined;
+    const identity = peer && identityOf(peer);
+    // What was saved is about another's rings.
+    if (identity === undefined || identity !== this.lastPeer) {
+      for (const ring of this.rings) ring.forget();
+    }
+    this.lastPeer = identity;
     this.#events.connected(peer);
   }
 
@@ -148,6 +162,7 @@ export class NetDevice implements Backend {
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
     this.#halt(this.rings);
+    for (const ring of this.rings) ring.save();
     this.regions.clear();
     this.regions.publish();
     for (const ring of this.rings) {
@@ -349,6 +364,8 @@ export class NetDevice implements Backend {
     const ring = this.#ring(index);
     this.#halt([ring]);
     const base = ring.position;
+    // From here on its front end knows it.
+    ring.forget();
     this.#unwatchKick(ring);
     if (ring.callFd >= 0) close(ring.callFd);
     ring.setCallFd(-1);

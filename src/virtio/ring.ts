@@ -33,6 +33,7 @@ import {
 } from '../abi/layout.ts';
 import { DESC_SIZE, EVENT_F_DISABLE, EVENT_SIZE, USED_F_NO_NOTIFY } from '../abi/virtio.ts';
 import { type Control, ringAddress } from '../memory/control.ts';
+import { forgetPosition, resumePosition, savePosition } from './resume.ts';
 
 /**
  * Front-end virtual addresses of the three parts (virtio 1.2 §2.7); of a packed ring the descriptor
@@ -122,7 +123,8 @@ export class Ring {
   /**
    * Publishes addresses and flags, and on a fresh start the position. Split: the used index in
    * memory, which is the front end's base or, where the two differ, knows better (a back end that
-   * went away). Packed: the base's low half; all that was taken is used, so the halves are equal.
+   * went away). Packed: the base's low half, unless we know better (resume.ts); all that was taken is
+   * used, so the halves are equal.
    */
   load(linear: PartNumbers, port: number, flags: number): void {
     this.set(RING_SIZE, this.size);
@@ -133,7 +135,9 @@ export class Ring {
     this.set(RING_FLAGS, flags | (this.kickFd < 0 ? RINGF_POLLED : 0));
     if (this.live) return;
     const packed = (flags & RINGF_PACKED) !== 0;
-    const position = packed ? this.base & 0xffff : this.#control.get16(linear.used + 2);
+    const position = packed
+      ? (resumePosition(this.#control, this.#at) ?? this.base & 0xffff)
+      : this.#control.get16(linear.used + 2);
     this.set(RING_LAST_AVAIL, position);
     this.set(RING_USED_IDX, position);
     this.set(RING_SIGNALLED, 0x1_0000);
@@ -147,6 +151,15 @@ export class Ring {
     else if (!(flags & RINGF_EVENT_IDX)) this.#control.bytes[linear.used] = USED_F_NO_NOTIFY;
     this.live = true;
     this.base = this.position;
+  }
+
+  /** Before its front end is gone: where it goes on if the same one comes back. */
+  save(): void {
+    if (this.live) savePosition(this.#control, this.#at);
+  }
+
+  forget(): void {
+    forgetPosition(this.#control, this.#at);
   }
 
   run(): void {

@@ -28,6 +28,7 @@ import {
   RING_LAST_AVAIL,
   RING_LAST_BURST,
   RING_LOCK,
+  RING_NEXT,
   RING_REASON,
   RING_SIGNALLED,
   RING_STATE,
@@ -77,6 +78,7 @@ const HOST_FIELDS: Range[] = [
 const RING_FIELDS: Range[] = [
   [RING_LAST_AVAIL, 4],
   [RING_USED_IDX, 4],
+  [RING_NEXT, 4],
   [RING_SIGNALLED, 4],
   [RING_ARMED, 4],
   [RING_EMPTY, 4],
