@@ -4,7 +4,7 @@
 
 import { readFileSync } from 'node:fs';
 import binaryen from 'assemblyscript/binaryen';
-import type { Datapath } from '../../src/worker/datapath.ts';
+import { type Datapath, imports } from '../../src/worker/datapath.ts';
 import { Bench } from '../bench.ts';
 import { Arena } from './arena.ts';
 import type { Flip, Race } from './race.ts';
@@ -51,12 +51,11 @@ export class Stepper {
         store_val_f32: as,
         store_val_f64: as,
       },
-      host: {
-        signalCall: (ring: number) => rig.calls.push(ring),
-        signalLatched: (ring: number) => rig.latched.push(ring),
+      host: imports({
+        call: (ring) => rig.calls.push(ring),
+        latched: (ring) => rig.latched.push(ring),
         now: () => 0,
-        pageIn: () => 0,
-      },
+      }),
     });
     const datapath = instance.exports as unknown as Datapath;
     Object.defineProperty(rig, 'datapath', { value: datapath });

@@ -126,6 +126,19 @@ const clock = performance.now.bind(performance);
 
 const FILE = new URL('../../build/datapath.wasm', import.meta.url);
 
+/** What the datapath imports, of `host`. */
+export function imports(host: DatapathHost) {
+  return {
+    signalCall: host.call,
+    signalLatched: host.latched,
+    now: host.now ?? clock,
+    pageIn: host.pageIn ?? (() => 0),
+    signalKick: host.kick ?? (() => {}),
+    tapRead: host.tapRead ?? (() => 0),
+    tapWrite: host.tapWrite ?? (() => 0),
+  };
+}
+
 /** Instantiates the datapath on `memory`. Throws, naming the cure, when it was not built. */
 export function loadDatapath(memory: WebAssembly.Memory, host: DatapathHost): Datapath {
   let code: Buffer;
@@ -137,15 +150,7 @@ export function loadDatapath(memory: WebAssembly.Memory, host: DatapathHost): Da
   const module = new WebAssembly.Module(new Uint8Array(code));
   const instance = new WebAssembly.Instance(module, {
     env: { memory },
-    host: {
-      signalCall: host.call,
-      signalLatched: host.latched,
-      now: host.now ?? clock,
-      pageIn: host.pageIn ?? (() => 0),
-      signalKick: host.kick ?? (() => {}),
-      tapRead: host.tapRead ?? (() => 0),
-      tapWrite: host.tapWrite ?? (() => 0),
-    },
+    host: imports(host),
   });
   return instance.exports as unknown as Datapath;
 }
