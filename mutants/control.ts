@@ -65,7 +65,7 @@ export const CONTROL_PLANE: Mutant[] = [
     [
       'unmapped-before-halt',
       10,
-      '    this.#halt(this.rings);\n    this.regions.clear();',
+      '    this.#halt(this.rings);\n    for (const ring of this.rings) ring.save();\n    this.regions.clear();',
       '    this.regions.clear();\n    this.#halt(this.rings);',
       TEARDOWN,
     ],
@@ -115,8 +115,8 @@ export const CONTROL_PLANE: Mutant[] = [
     [
       'used-index-from-the-base',
       24,
-      'packed ? this.base & 0xffff : this.#control.get16(linear.used + 2)',
-      'this.base & 0xffff',
+      '      : this.#control.get16(linear.used + 2);',
+      '      : this.base & 0xffff;',
       WAKE,
     ],
     ['stale-call-check', 24, '    this.set(RING_SIGNALLED, 0x1_0000);\n', '', WAKE],

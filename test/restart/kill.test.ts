@@ -11,7 +11,7 @@ import { Frontend } from '../../src/vhost-user/index.ts';
 import { Child, removeFolder, root, temporaryFolder, waitFor } from '../peers/process.ts';
 import { KeepingDriver } from './keeping-driver.ts';
 
-const KILLS = process.env['VHOP_LONG'] ? 500 : Number(process.env['KILLS'] ?? 12);
+const KILLS = process.env['VHOP_LONG'] ? 500 : 12;
 
 /** Milliseconds: lets everybody's events come in between. */
 const turn = () => new Promise<void>((done) => setImmediate(done));
