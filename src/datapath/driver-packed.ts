@@ -203,6 +203,45 @@ export function packedPop(drv: u32): i32 {
   return forget(drv, id, takes);
 }
 
+/** As packedPop, up to `most` times in one loop: {token u32, length u32} each at `list`. Returns how often. */
+export function packedPopMany(drv: u32, list: u32, most: u32): u32 {
+  const size = load<u32>(drv, DRV_SIZE);
+  const table = load<u32>(drv, DRV_DESC);
+  const end = table + size * 16;
+  const position = load<u32>(drv, DRV_LAST_USED);
+  let at = table + (position & SLOT) * 16;
+  let used: u32 = position & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0;
+  let free = load<u32>(drv, DRV_FREE);
+  let done: u32 = 0;
+  while (done < most) {
+    const rest = atomic.load<u64>(at, 8);
+    if ((<u32>(rest >> 48) & (DESC_F_AVAIL | DESC_F_USED)) != used) break;
+    const id = idOf(rest);
+    const record = recordAt(drv, id);
+    // A chain of several, or none: one at a time.
+    if (id >= size || load<u64>(record) >> 48 != 1) break;
+    const token = load<u32>(record);
+    store<u64>(record, <u64>token | ((<u64>free) << 32));
+    free = id;
+    store<u64>(list + done * 8, <u64>token | (rest << 32));
+    done++;
+    at += 16;
+    if (at == end) {
+      at = table;
+      used ^= DESC_F_AVAIL | DESC_F_USED;
+    }
+  }
+  store<u32>(drv, free, DRV_FREE);
+  store<u32>(drv, load<u32>(drv, DRV_FREE_COUNT) + done, DRV_FREE_COUNT);
+  store<u32>(drv, ((at - table) >> 4) | (used != 0 ? WRAP : 0), DRV_LAST_USED);
+  if (done > 0) return done;
+  const token = packedPop(drv);
+  if (token < 0) return 0;
+  store<u32>(list, <u32>token);
+  store<u32>(list, load<u32>(drv, DRV_LEN), 4);
+  return 1;
+}
+
 export function packedArm(drv: u32): void {
   const flags: u32 = hasEvents(drv) ? EVENT_F_DESC : EVENT_F_ENABLE;
   // One store for both halves, and a full fence: the look that follows cannot pass it.

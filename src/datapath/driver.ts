@@ -28,6 +28,7 @@ import {
   packedDisarm,
   packedElement,
   packedPop,
+  packedPopMany,
   packedPublish,
   packedReset,
   packedUsed,
@@ -105,8 +106,8 @@ export function drvPop(drv: u32): i32 {
  * than there are where an element names no chain, which counts as an error.
  */
 export function drvPopMany(drv: u32, list: u32, most: u32): u32 {
-  if ((load<u32>(drv, DRV_FLAGS) & (RINGF_PACKED | RINGF_IN_ORDER)) == 0) {
-    return splitPopMany(drv, list, most);
+  if ((load<u32>(drv, DRV_FLAGS) & RINGF_IN_ORDER) == 0) {
+    return isPacked(drv) ? packedPopMany(drv, list, most) : splitPopMany(drv, list, most);
   }
   let n: u32 = 0;
   for (; n < most; n++) {

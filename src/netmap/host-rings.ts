@@ -13,7 +13,8 @@ export async function withHostRings(
 ): Promise<Port> {
   const host = openTapRings(name, port.memory, {
     ...options,
-    queues: 1,
+    // As many as the device's: ring k of one goes with ring k of the other.
+    queues: port.rx.length,
     firstId: port.rx.length,
     host: true,
   });

@@ -16,7 +16,7 @@ import { Random } from './random.ts';
 import { Walker } from './walker.ts';
 
 const SEED = Number(process.env['VHOP_SEED'] ?? (LONG ? Math.floor(Math.random() * 2 ** 32) : 22));
-const STEPS = Number(process.env['VHOP_STEPS'] ?? (LONG ? 1000 : 75));
+const STEPS = Number(process.env['VHOP_STEPS'] ?? (LONG ? 1000 : 60));
 /** Steps from one check to the next. */
 const STRIDE = 5;
 
