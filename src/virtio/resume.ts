@@ -22,7 +22,7 @@ import {
   RINGF_PACKED,
   SAVED,
 } from '../abi/layout.ts';
-import { DESC_F_USED, DESC_SIZE, WRAP } from '../abi/virtio.ts';
+import { DESC_F_AVAIL, DESC_F_USED, DESC_F_WRITE, DESC_SIZE, WRAP } from '../abi/virtio.ts';
 import type { Control } from '../memory/control.ts';
 
 const FLAGS = 14;
@@ -74,5 +74,25 @@ export function resumePosition(control: Control, ring: number): number | undefin
   if (!begun) return WRAP;
   // Used in this lap, or made available for the next one already: the burst was shown.
   const shown = ((flags(slot) & DESC_F_USED) !== 0) === ((last & WRAP) !== 0);
-  return next !== last && shown ? next : last;
+  if (next !== last && shown) return next;
+  // Not shown: its other descriptors are used already, and will not be available again. So it is shown now.
+  const done = (at: number) => (at & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0);
+  let end = next;
+  if (next === last) {
+    // Killed while they were being written. Of chains of one descriptor each the used ones tell how far.
+    const step = (at: number) => ((at & ~WRAP) + 1 < size ? at + 1 : (at & WRAP) ^ WRAP);
+    const isDone = (at: number) => (flags(at & ~WRAP) & (DESC_F_AVAIL | DESC_F_USED)) === done(at);
+    const available = (flags(slot) & (DESC_F_AVAIL | DESC_F_USED)) === (done(last) ^ DESC_F_USED);
+    let at = step(last);
+    let more = 0;
+    // Behind what is available lie used ones of the lap before: those differ in both flags.
+    for (; available && more < size - 1 && isDone(at); at = step(at)) more++;
+    if (more === 0) return last;
+    end = at;
+  }
+  const written = control.get(table + slot * DESC_SIZE + 8) > 0 ? DESC_F_WRITE : 0;
+  const shownFlags = done(last) | written;
+  control.bytes[table + slot * DESC_SIZE + FLAGS] = shownFlags & 255;
+  control.bytes[table + slot * DESC_SIZE + FLAGS + 1] = shownFlags >> 8;
+  return end;
 }

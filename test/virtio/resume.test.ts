@@ -74,7 +74,7 @@ describe('a packed ring', () => {
             const at = slot + i;
             setFlags(at % SIZE, used(at < SIZE ? wrap : !wrap));
           }
-          assert.equal(save(), position);
+          assert.equal(save(), next);
           // The first is shown; the position does not follow any more.
           setFlags(slot, used(wrap));
           assert.equal(save(), next);
