@@ -17,6 +17,7 @@ import {
   RING_FLAGS,
   RING_LAST_AVAIL,
   RING_LOCK,
+  RING_NEXT,
   RING_PORT,
   RING_REASON,
   RING_RUNNING,
@@ -138,6 +139,7 @@ export class Ring {
     const position = packed
       ? (resumePosition(this.#control, this.#at) ?? this.base & 0xffff)
       : this.#control.get16(linear.used + 2);
+    this.set(RING_NEXT, position);
     this.set(RING_LAST_AVAIL, position);
     this.set(RING_USED_IDX, position);
     this.set(RING_SIGNALLED, 0x1_0000);
