@@ -56,6 +56,7 @@ import {
   frameAt,
   HASH,
   LEN,
+  noneDropped,
 } from './frame';
 import { gather, gatheredBytes } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
@@ -100,6 +101,21 @@ export function pollRing(ring: u32): u32 {
   store<u32>(ring, n, RING_LAST_BURST);
   owe(load<u32>(ring, RING_PORT));
   return n;
+}
+
+/** Sends the frame in record 0 as if `port` had sent it, and counts it on the port's first TX ring. */
+export function originate(port: u32): void {
+  const ring = ringAt(ringIndex(port, 1));
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
+  startWork();
+  pagesForSending();
+  noneDropped();
+  toPaged = 0;
+  route(port, 1);
+  const bytes: u64 = dropped == 0 ? load<u32>(frameAt(0), LEN) : countDrops(ring, 1);
+  count(ring + RING_FRAMES, 1);
+  count(ring + RING_BYTES, bytes);
+  count(ring + RING_BURSTS, 1);
 }
 
 function discard(n: u32): void {
@@ -150,7 +166,6 @@ function forward(ring: u32, n: u32): void {
 
 function distribute(ring: u32, n: u32): void {
   const port = load<u32>(ring, RING_PORT);
-  const ports = load<u32>(SWITCH_PORTS);
   if (load<u32>(portAt(port), PORT_RX_PAIRS) > 1) {
     const pair = (indexOf(ring) & (RINGS_PER_PORT - 1)) >> 1;
     for (let i: u32 = 0; i < n; i++) {
@@ -158,6 +173,11 @@ function distribute(ring: u32, n: u32): void {
       if (load<u32>(frame, DEST) != DEST_DROP) heard(port, pair, flowHash(frame));
     }
   }
+  route(port, n);
+}
+
+function route(port: u32, n: u32): void {
+  const ports = load<u32>(SWITCH_PORTS);
   const only =
     load<u32>(SWITCH_FORWARDING) == FORWARD_WIRE ? wire(port, n) : classify(port, ports, n);
   if (only == DEST_FLOOD) {
