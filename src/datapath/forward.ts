@@ -112,10 +112,7 @@ export function originate(port: u32): void {
   noneDropped();
   toPaged = 0;
   route(port, 1);
-  const bytes: u64 = dropped == 0 ? load<u32>(frameAt(0), LEN) : countDrops(ring, 1);
-  count(ring + RING_FRAMES, 1);
-  count(ring + RING_BYTES, bytes);
-  count(ring + RING_BURSTS, 1);
+  account(ring, 1, load<u32>(frameAt(0), LEN));
 }
 
 function discard(n: u32): void {
@@ -126,12 +123,16 @@ function discard(n: u32): void {
 function complete(ring: u32, n: u32): void {
   // Delivery made the receivers' rings the culprits of a trap; from here on it is this one again.
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
-  const bytes: u64 = dropped == 0 ? gatheredBytes : countDrops(ring, n);
-  count(ring + RING_FRAMES, n);
-  count(ring + RING_BYTES, bytes);
-  count(ring + RING_BURSTS, 1);
+  account(ring, n, gatheredBytes);
   publishUsed(ring, giveBack(ring, n));
   notify(ring);
+}
+
+/** Counts a burst of `n` frames, of `bytes` if none of them was dropped. */
+function account(ring: u32, n: u32, bytes: u64): void {
+  count(ring + RING_FRAMES, n);
+  count(ring + RING_BYTES, dropped == 0 ? bytes : countDrops(ring, n));
+  count(ring + RING_BURSTS, 1);
 }
 
 /** Counts the dropped ones of `n` frames under their reasons; returns the bytes of the others. */

@@ -168,11 +168,11 @@ export class NetDevice implements Backend {
     this.#timers.clear();
     this.#halt(this.rings);
     for (const ring of this.rings) ring.save();
+    this.regions.clear();
+    this.regions.publish();
     this.#logging.on = false;
     this.#logging.drop();
     this.setLogFd(-1);
-    this.regions.clear();
-    this.regions.publish();
     for (const ring of this.rings) {
       this.#closeFds(ring);
       ring.size = 0;

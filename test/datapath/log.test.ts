@@ -231,7 +231,10 @@ overRings(rig, MIXED, 'dirty log', () => {
       rig.view.setUint16(sink.rx.avail + 4 + 200 * 2, 512, true);
     }
     sink.rx.publish();
-    for (let i = 0; i < 128; i++) send(tx, visible(frame({ length: 900, seed: i }), 14));
+    // Some go into a buffer of one descriptor, some over several.
+    for (let i = 0; i < 128; i++) {
+      send(tx, visible(frame({ length: i < 40 ? 300 : 900, seed: i }), 14));
+    }
     tx.publish();
     b.take();
     rig.settle();

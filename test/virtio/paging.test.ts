@@ -154,7 +154,11 @@ describe('a guest on more pages than there are slots', () => {
 
   it('that migrates: the dirty log names the pages written, whatever slot showed them', () => {
     const options = { buffer: 200, longest: 600 };
-    const { right, streams } = pair({ size: 3 * GIB, ringSize: 256 }, { size: 3 * GIB }, options);
+    const { right, streams } = pair(
+      { size: 3 * GIB, ringSize: 256 },
+      { size: 3 * GIB, skip: 5 * PAGE },
+      options,
+    );
     const { guest, device, rx } = right;
     const size = (5 * GIB) / PAGE / 8;
     const log = memfd('log', size);
