@@ -6,17 +6,12 @@ import { it } from 'node:test';
 import fc from 'fast-check';
 import {
   PAGE,
-  PORT_BASE,
   PORT_LOG,
-  PORT_STRIDE,
   RING_BROKEN,
-  RING_LOG_DESC,
   RING_LOG_USED,
   RING_STATE,
   RING_USED_IDX,
   RINGF_IN_ORDER,
-  RINGF_LOG,
-  RINGF_LOG_RING,
   RINGF_PACKED,
 } from '../../src/abi/layout.ts';
 import {
@@ -45,7 +40,6 @@ const SENDER = features(
 );
 /** Bytes of each port's memory: what is compared after each burst. */
 const MEMORY = 8 << 20;
-const LOGGED = RINGF_LOG | RINGF_LOG_RING;
 
 /** A port with its log, and the memory it had when `take` was called last. */
 class Logged {
@@ -58,16 +52,11 @@ class Logged {
 
   constructor(acked: bigint, queue: number, size: number, extra = 0) {
     this.port = rig.port({ features: acked, arena: MEMORY });
-    const flags = ringFlags(this.port.features) | LOGGED | extra;
-    this.queue = this.port.queue(queue, { size, flags });
-    const block = ringAddress(this.queue.index);
-    rig.control.set64(block + RING_LOG_USED, this.port.gpa(this.queue.usedRing));
-    rig.control.set64(block + RING_LOG_DESC, this.port.gpa(this.queue.desc));
-    const first = Number(gpaOf(this.port.index)) / PAGE;
-    this.#pages = first + this.port.arena / PAGE;
-    this.#bitmap = Math.ceil(rig.place(this.#pages / 8 + PAGE) / 8) * 8;
-    const word = BigInt(this.#bitmap) | (BigInt(this.#pages) << 32n);
-    rig.control.set64(PORT_BASE + this.port.index * PORT_STRIDE + PORT_LOG, word);
+    this.queue = this.port.queue(queue, { size, flags: ringFlags(this.port.features) | extra });
+    this.queue.keepLog();
+    const { bitmap, pages } = this.port.log();
+    this.#bitmap = bitmap;
+    this.#pages = pages;
   }
 
   /** Memory as it is, and an empty log. */
