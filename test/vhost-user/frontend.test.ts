@@ -297,7 +297,8 @@ test('each mistake of a back end ends the session in a sentence; the next one is
         assert.equal(driver.ends.length, ends + 1);
         assert.match(driver.last, why);
         assert.ok(driver.last.startsWith(`fault: ${path}: `), driver.last);
-        assert.equal(front.connected, false);
+        // A client may be on its way again.
+        if (mode === 'server') assert.equal(front.connected, false);
         assert.ok(!driver.told.includes('started'));
         await new Promise(setImmediate);
         assert.equal(openFds(), flat, driver.last);
