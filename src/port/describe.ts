@@ -12,11 +12,12 @@ import {
   RING_STOPPED,
   RING_USED_IDX,
 } from '../abi/layout.ts';
-import { DESC_F_AVAIL, DESC_F_USED, DESC_SIZE, WRAP } from '../abi/virtio.ts';
+import { WRAP } from '../abi/virtio.ts';
 import type { Control } from '../memory/control.ts';
 import type { PortInfo, PortState, RingInfo } from '../types.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
+import { advance, flagsAt, isAvailable, slotOf } from '../virtio/packed.ts';
 import type { Ring } from '../virtio/ring.ts';
 
 type DeviceFields =
@@ -58,7 +59,7 @@ export function describeRing(control: Control, port: string, ring: Ring): RingIn
   const size = ring.live ? ring.get(RING_SIZE) : ring.size;
   const availAt = packed ? advance(at, ahead, size) : (at + ahead) & 0xffff;
   // A packed ring counts in slots and laps.
-  const index = (position: number) => (packed ? position & ~WRAP : position);
+  const index = (position: number) => (packed ? slotOf(position) : position);
   return {
     port,
     index: ring.queue,
@@ -85,22 +86,14 @@ function splitAhead(control: Control, ring: Ring): number {
   return (control.get16(ring.get(RING_AVAIL) + 2) - ring.get(RING_LAST_AVAIL)) & 0xffff;
 }
 
-/** Descriptors made available and not taken yet, by their flags (virtio 1.2 §2.8.1). */
+/** Descriptors made available and not taken yet. */
 function packedAhead(control: Control, ring: Ring): number {
   const desc = ring.get(RING_DESC);
   const size = ring.get(RING_SIZE);
   let at = ring.get(RING_LAST_AVAIL);
   for (let n = 0; n < size; n++) {
-    const flags = control.get16(desc + (at & ~WRAP) * DESC_SIZE + 14);
-    const expected = at & WRAP ? DESC_F_AVAIL : DESC_F_USED;
-    if ((flags & (DESC_F_AVAIL | DESC_F_USED)) !== expected) return n;
+    if (!isAvailable(flagsAt(control, desc, at), at)) return n;
     at = advance(at, 1, size);
   }
   return size;
-}
-
-/** Position `by` slots, at most `size`, after a packed `position`. */
-function advance(position: number, by: number, size: number): number {
-  const slot = (position & ~WRAP) + by;
-  return slot < size ? position + by : (slot - size) | ((position & WRAP) ^ WRAP);
 }
