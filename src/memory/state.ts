@@ -45,6 +45,8 @@ export interface Kept {
   macs: bigint[];
   /** Who was connected: `peer` of StatePort. */
   peer: string | undefined;
+  /** How often a switch took the port up from the one before it, with this time if there was one. */
+  restarts: number;
 }
 
 export interface StatePort {
@@ -52,6 +54,8 @@ export interface StatePort {
   index: number;
   /** Says which process is at the other end; undefined: none was. */
   peer?: string | undefined;
+  /** As in Kept; absent: 0. */
+  restarts?: number;
 }
 
 interface Names {
@@ -100,10 +104,10 @@ export class StateFile {
     if (newest?.names.layout !== LAYOUT) return;
     const image = bytes.subarray(NAMES);
     const macs = macsByPort(image);
-    for (const { name, index, peer } of newest.names.ports) {
+    for (const { name, index, peer, restarts = 0 } of newest.names.ports) {
       const at = RING_BASE - STATE_FROM + index * RINGS_PER_PORT * RING_STRIDE;
       const rings = image.subarray(at, at + RINGS_PER_PORT * RING_STRIDE);
-      this.kept.set(name, { rings, macs: macs.get(index) ?? [], peer });
+      this.kept.set(name, { rings, macs: macs.get(index) ?? [], peer, restarts: restarts + 1 });
     }
   }
 

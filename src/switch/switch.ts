@@ -279,9 +279,9 @@ export class Switch implements SwitchApi {
     this.control.bytes.fill(0, block, block + PORT_STRIDE);
     this.control.set(block + PORT_STATE, PORT_DOWN);
     this.control.set(block + PORT_PEER, NO_PORT);
-    const tell = (event: PortEvent) => {
+    const tell = (event: PortEvent, news?: Partial<PortInfo>) => {
       const port = this.#ports[index];
-      if (port) this.#tell(event, port);
+      if (port) this.#tell(event, port, news);
     };
     const device = new NetDevice(
       { control: this.control, window: this.window, pool: this.pool },
@@ -302,10 +302,12 @@ export class Switch implements SwitchApi {
         connected: () => {},
         disconnected: () => {},
         features: () => tell('link-features'),
+        logging: (on) => tell('logging', { logging: on }),
         rarp: (mac) => this.#fdb.learn(mac, index),
       },
     );
     device.lastPeer = kept?.peer;
+    if (kept) device.history.restarted(kept.restarts, this.#opened);
     return device;
   }
 
@@ -319,7 +321,12 @@ export class Switch implements SwitchApi {
   #note(): void {
     if (this.#leaving) return;
     this.#state?.write(
-      this.#present().map(({ name, index, device }) => ({ name, index, peer: device.lastPeer })),
+      this.#present().map(({ name, index, device }) => ({
+        name,
+        index,
+        peer: device.lastPeer,
+        restarts: device.history.restarts,
+      })),
     );
   }
 
@@ -392,7 +399,7 @@ export class Switch implements SwitchApi {
     for (let queue = 0; queue < RINGS_PER_PORT; queue++) {
       rings.fill(0, queue * RING_STRIDE + RING_FRAMES, (queue + 1) * RING_STRIDE);
     }
-    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer });
+    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer, restarts: 0 });
   }
 
   /** Cuts off the guests whose memory went away. */
@@ -476,8 +483,8 @@ export class Switch implements SwitchApi {
     return this;
   }
 
-  #tell(event: PortEvent, port: Port): void {
-    this.#events.emit(event, this.#info(port));
+  #tell(event: PortEvent, port: Port, news: Partial<PortInfo> = {}): void {
+    this.#events.emit(event, { ...this.#info(port), ...news });
   }
 
   #notice(port: string, text: string): void {

@@ -19,7 +19,7 @@ import { close, processStart, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
-import type { PeerInfo } from '../types.ts';
+import type { LinkDown, PeerInfo } from '../types.ts';
 import {
   type Backend,
   type MemoryRegion,
@@ -30,6 +30,7 @@ import {
 import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
 import { bit, has, offeredFeatures, ringFlags } from './features.ts';
+import { History } from './history.ts';
 import { PortBlock } from './port-block.ts';
 import { Ring } from './ring.ts';
 import { checkAddr, checkBase, checkSize, checkStart, checkStopped } from './ring-rules.ts';
@@ -47,6 +48,8 @@ export interface DeviceEvents {
   connected(peer: PeerInfo | undefined): void;
   disconnected(reason: string): void;
   features(features: bigint): void;
+  /** What is written to guest memory is logged from now on, or no longer. */
+  logging(on: boolean): void;
   rarp(mac: Uint8Array): void;
 }
 
@@ -101,6 +104,7 @@ export class NetDevice implements Backend {
   fault: string | undefined;
   /** Who is connected, or was last: a process. */
   lastPeer: string | undefined;
+  readonly history = new History();
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
@@ -110,6 +114,8 @@ export class NetDevice implements Backend {
   #status = 0;
   #featuresRefused = false;
   #up = false;
+  /** While a connection ends: why. */
+  #ending: string | undefined;
 
   constructor(host: DeviceHost, options: DeviceOptions, events: DeviceEvents) {
     this.#host = host;
@@ -149,11 +155,15 @@ export class NetDevice implements Backend {
       for (const ring of this.rings) ring.forget();
     }
     this.lastPeer = identity;
+    this.history.connected();
     this.#events.connected(peer);
   }
 
   disconnected(reason: string): void {
+    this.#ending = reason;
     this.reset();
+    this.#ending = undefined;
+    this.history.disconnected();
     this.#events.disconnected(reason);
   }
 
@@ -477,8 +487,23 @@ export class NetDevice implements Backend {
     pool.quiesce();
     if (up !== this.#up) {
       this.#up = up;
+      if (up) this.history.linkUp();
+      else this.history.linkDown(this.#whyDown());
       this.#events.changed();
     }
+  }
+
+  #whyDown(): LinkDown {
+    const { trouble } = this;
+    if (trouble !== undefined) return { cause: 'quarantined', reason: trouble };
+    if (this.#ending !== undefined) return { cause: 'lost', reason: this.#ending };
+    return { cause: 'stopped' };
+  }
+
+  /** Why it is quarantined, in a sentence, if it is. */
+  get trouble(): string | undefined {
+    const broken = this.rings.find((ring) => ring.broken);
+    return broken ? `ring ${broken.queue}: ${broken.broken}` : this.fault;
   }
 
   /** Rings latched since the last call; their err eventfds are signalled here. */

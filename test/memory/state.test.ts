@@ -33,7 +33,7 @@ describe('a state file', () => {
     first.write([{ name: 'a', index: 0 }]);
     first.write([
       { name: 'a', index: 0 },
-      { name: 'b', index: 3, peer: '17:4' },
+      { name: 'b', index: 3, peer: '17:4', restarts: 2 },
     ]);
     const ring = ringAddress(ringIndex(3, 1));
     control.set64(ring + RING_FRAMES, 4711n);
@@ -44,10 +44,12 @@ describe('a state file', () => {
     const again = new Control();
     const second = new StateFile(path, again);
     assert.deepEqual([...second.kept.keys()], ['a', 'b']);
-    const { rings, macs, peer } = second.kept.get('b')!;
+    const { rings, macs, peer, restarts } = second.kept.get('b')!;
     assert.equal(Buffer.from(rings).readBigUInt64LE(RING_STRIDE + RING_FRAMES), 4711n);
     assert.deepEqual(macs, [0x0605_0403_0202n]);
     assert.equal(peer, '17:4');
+    // This restart included.
+    assert.deepEqual([second.kept.get('a')!.restarts, restarts], [1, 3]);
     assert.equal(again.counter(ring + RING_FRAMES), 0, 'the memory itself begins with zeros');
     second.close(false);
     assert.equal(existsSync(path), false);

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { connectTo } from '../../src/control/client.ts';
 import { EventLoop } from '../../src/linux/index.ts';
 import { Frontend } from '../../src/vhost-user/index.ts';
 import { Child, removeFolder, root, temporaryFolder, waitFor } from '../peers/process.ts';
@@ -21,17 +22,9 @@ for (const packed of [false, true]) {
     it(`${KILLS} times`, { timeout: 60_000 + KILLS * 5000 }, async (t) => {
       const folder = temporaryFolder();
       const sockets = ['a', 'b'].map((name) => join(folder, name));
+      const control = join(folder, 'c');
       const state = join('/dev/shm', `vhop-kill-${process.pid}-${packed}`);
-      const args = [
-        'switch',
-        ...sockets,
-        '--control',
-        join(folder, 'c'),
-        '--state',
-        state,
-        '--queues',
-        '1',
-      ];
+      const args = ['switch', ...sockets, '--control', control, '--state', state, '--queues', '1'];
       const start = () => new Child(join(root, 'bin/vhop'), args);
       const loop = new EventLoop();
       const guests = [new KeepingDriver(1, packed), new KeepingDriver(2, packed)] as const;
@@ -47,6 +40,8 @@ for (const packed of [false, true]) {
           }),
       );
       const gaps: number[] = [];
+      /** What the switch says of itself. */
+      const resumes: number[] = [];
       let seed = 1;
       const random = () => {
         seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
@@ -74,6 +69,11 @@ for (const packed of [false, true]) {
             `start ${kill + 1}`,
             () => child.tail(),
           );
+          for (const { history } of await connectTo(control).get('/ports')) {
+            const { restarts, connections, lost, resumed } = history;
+            assert.deepEqual([restarts, connections, lost], [kill, 1, 0]);
+            if (kill > 0) resumes.push(resumed!);
+          }
           const started = performance.now();
           const flows = () => guests.every(({ firstAt }) => firstAt > 0);
           assert.ok(await run(flows, 5000), `traffic after kill ${kill}`);
@@ -105,7 +105,8 @@ for (const packed of [false, true]) {
         const received = guests.reduce((sum, guest) => sum + guest.received, 0);
         t.diagnostic(
           `${received} frames, ${again} of them twice; first frame after a start: median ` +
-            `${gaps[gaps.length >> 1]!.toFixed(1)} ms, at most ${gaps.at(-1)!.toFixed(1)} ms`,
+            `${gaps[gaps.length >> 1]!.toFixed(1)} ms, at most ${gaps.at(-1)!.toFixed(1)} ms; ` +
+            `links up ${Math.min(...resumes).toFixed(0)} to ${Math.max(...resumes).toFixed(0)} ms after the switch opened`,
         );
       } finally {
         for (const front of fronts) await front.close();
