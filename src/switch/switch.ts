@@ -26,10 +26,10 @@ import {
   SWITCH_POLICED,
   SWITCH_PORTS,
 } from '../abi/layout.ts';
-import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
+import { close, drain, EPOLLIN, EventLoop, eventfd, processLives } from '../linux/index.ts';
 import { Control, ringAddress, ringIndex } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
-import { type Kept, StateFile } from '../memory/state.ts';
+import { type Kept, StateFile, type StatePort } from '../memory/state.ts';
 import { Window } from '../memory/window.ts';
 import { driverHost } from '../netmap/home.ts';
 import { BufferMemory, defaultShape } from '../netmap/memory.ts';
@@ -208,13 +208,14 @@ export class Switch implements SwitchApi {
     const name = portName(options);
     const taken = this.#ports.find((port) => port?.name === name);
     if (taken) throw new Error(`port ${name} exists already: give this one another name`);
-    const index = this.#freeIndex();
+    const index = this.#freeIndex(name);
     const device = this.#device(index, name, options);
     try {
       // First: a client's peer may be there already, and its first frames are policed, its events say so.
       this.#police(index, options);
       const port = make(index, device);
       this.#ports[index] = port;
+      this.#kept.delete(name);
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
       if (device.up) this.#tell('port-up', port);
@@ -251,13 +252,18 @@ export class Switch implements SwitchApi {
     return port;
   }
 
-  #freeIndex(): number {
-    const hole = Array.from(this.#ports).indexOf(undefined);
-    if (hole >= 0) return hole;
-    if (this.#ports.length === MAX_PORTS) {
+  /** The one it had in the switch before; else one that no port is to come back to, if there is any. */
+  #freeIndex(name: string): number {
+    const before = this.#kept.get(name)?.index;
+    if (before !== undefined && this.#ports[before] === undefined) return before;
+    const awaited = new Set(Array.from(this.#kept.values(), ({ index }) => index));
+    const free = Array.from({ length: MAX_PORTS }, (_, i) => i).filter((i) => !this.#ports[i]);
+    const index = free.find((i) => !awaited.has(i)) ?? free[0];
+    if (index === undefined) {
       throw new Error(`switch ${this.name} has ${MAX_PORTS} ports; start a second switch`);
     }
-    return this.#ports.length;
+    for (const kept of this.#kept.values()) if (kept.index === index) kept.index = undefined;
+    return index;
   }
 
   #device(index: number, name: string, options: PortOptions): NetDevice {
@@ -265,7 +271,6 @@ export class Switch implements SwitchApi {
     const rings = ringAddress(ringIndex(index, 0));
     this.control.bytes.fill(0, rings, rings + RING_STRIDE * MAX_PAIRS * 2);
     const kept = this.#kept.get(name);
-    this.#kept.delete(name);
     for (let queue = 0; kept && queue < RINGS_PER_PORT; queue++) {
       const before = kept.rings.subarray(queue * RING_STRIDE, (queue + 1) * RING_STRIDE);
       this.control.bytes.set(
@@ -319,14 +324,20 @@ export class Switch implements SwitchApi {
 
   /** Writes down which ports there are, and for whom. */
   #note(): void {
-    if (this.#leaving) return;
-    this.#state?.write(
-      this.#present().map(({ name, index, device }) => ({
-        name,
-        index,
-        peer: device.lastPeer,
-        restarts: device.history.restarts,
-      })),
+    if (this.#leaving || !this.#state) return;
+    const present = this.#present().map(({ name, index, device }) => ({
+      ...{ name, index },
+      ...{ peer: device.lastPeer, restarts: device.history.restarts },
+    }));
+    this.#state.write([...present, ...this.#awaited()]);
+  }
+
+  /** Ports of the switch before that were not added yet, and whose front ends are still there. */
+  #awaited(): StatePort[] {
+    return [...this.#kept].flatMap(([name, { index, peer, restarts }]) =>
+      index !== undefined && peer !== undefined && processLives(peer)
+        ? [{ name, index, peer, restarts }]
+        : [],
     );
   }
 
@@ -399,7 +410,7 @@ export class Switch implements SwitchApi {
     for (let queue = 0; queue < RINGS_PER_PORT; queue++) {
       rings.fill(0, queue * RING_STRIDE + RING_FRAMES, (queue + 1) * RING_STRIDE);
     }
-    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer, restarts: 0 });
+    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer, restarts: 0, index: undefined });
   }
 
   /** Cuts off the guests whose memory went away. */
@@ -497,10 +508,10 @@ export class Switch implements SwitchApi {
     this.#closed = true;
     clearInterval(this.#clock);
     // The next switch goes on with them, so what it needs is left as it is.
-    const connected = this.#present().some(
-      ({ device }) => device.lastPeer !== undefined && device.up,
-    );
-    this.#leaving = connected && this.#state !== undefined;
+    const goesOn = ({ device: { lastPeer, up, history } }: Port): boolean =>
+      lastPeer !== undefined && (up || (history.connections === 0 && processLives(lastPeer)));
+    const awaited = this.#present().some(goesOn) || this.#awaited().length > 0;
+    this.#leaving = awaited && this.#state !== undefined;
     for (const port of this.#present()) await this.#remove(port);
     this.#state?.close(this.#leaving);
     await this.pool.close();

@@ -23,6 +23,10 @@ export class History {
     return this.#restarts;
   }
 
+  get connections(): number {
+    return this.#connections;
+  }
+
   connected(): void {
     this.#connections++;
     this.#since = Date.now();

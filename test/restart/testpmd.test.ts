@@ -59,7 +59,7 @@ for (const packed of [false, true]) {
         let now: number[] | undefined;
         const flows = async () => {
           now = await received();
-          return now !== undefined && now.every((frames, i) => frames > before[i]!);
+          return now?.every((frames, i) => frames > before[i]!) === true;
         };
         const seen = () => `${before} then ${now}\n${child.tail()}`;
         await waitFor(flows, 10_000, `frames both ways after kill ${kill}`, seen);
