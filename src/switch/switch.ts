@@ -66,6 +66,8 @@ import { checkPortOptions, portName } from './options.ts';
 import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts';
 
 const DEFAULT_AGEING = 300;
+/** After a restart: how long what the first guest sends may wait for those that are not back yet, milliseconds. */
+const RETURN_MS = 1000;
 
 /** Those that carry a port as it is listed. */
 type PortEvent = Exclude<keyof PortEvents, 'notice'>;
@@ -92,6 +94,9 @@ export class Switch implements SwitchApi {
   readonly #kept: Map<string, Kept>;
   /** By index: addresses to learn when the port is up. */
   readonly #warm = new Map<number, bigint[]>();
+  /** Ports whose front ends listen and were the last switch's, until they are up: what they send waits for all of them. */
+  readonly #returning = new Set<NetDevice>();
+  #returned: NodeJS.Timeout | undefined;
   readonly #events = new EventEmitter();
   readonly #opened = performance.now();
   readonly #clock: NodeJS.Timeout;
@@ -288,7 +293,7 @@ export class Switch implements SwitchApi {
       const port = this.#ports[index];
       if (port) this.#tell(event, port, news);
     };
-    const device = new NetDevice(
+    const device: NetDevice = new NetDevice(
       { control: this.control, window: this.window, pool: this.pool },
       {
         port: index,
@@ -301,6 +306,7 @@ export class Switch implements SwitchApi {
         changed: () => {
           const up = this.#ports[index]?.device.up ?? false;
           if (up) this.#warmUp(index);
+          if (up) this.#welcome(device);
           else if (!this.#leaving) this.#fdb.forget(index);
           tell(up ? 'port-up' : 'port-down');
         },
@@ -313,7 +319,34 @@ export class Switch implements SwitchApi {
     );
     device.lastPeer = kept?.peer;
     if (kept) device.history.restarted(kept.restarts, this.#opened);
+    if (kept && options.type === 'vhost-user' && options.mode === 'client') this.#await(device);
     return device;
+  }
+
+  /** Frames for a guest that is about to be back would be lost if another's were taken before. */
+  #await(device: NetDevice): void {
+    const { history, lastPeer } = device;
+    if (history.restarts === 0 || lastPeer === undefined || !processLives(lastPeer)) return;
+    device.held = true;
+    this.#returning.add(device);
+  }
+
+  #welcome(device: NetDevice): void {
+    if (!this.#returning.has(device)) return;
+    if ([...this.#returning].every((each) => each.up)) this.#releaseAll();
+    else this.#returned ??= setTimeout(() => this.#releaseAll(), RETURN_MS).unref();
+  }
+
+  #releaseAll(): void {
+    clearTimeout(this.#returned);
+    for (const device of this.#returning) {
+      this.#returning.delete(device);
+      try {
+        device.release();
+      } catch (error) {
+        this.#notice('', message(error));
+      }
+    }
   }
 
   /** What was heard on this port before the switch was restarted: nobody has to be asked again. */
@@ -391,6 +424,7 @@ export class Switch implements SwitchApi {
 
   async #remove(port: Port): Promise<void> {
     await port.close();
+    this.#returning.delete(port.device);
     port.device.reset();
     this.#keep(port);
     if (!this.#leaving) this.#fdb.forget(port.index);
@@ -507,6 +541,7 @@ export class Switch implements SwitchApi {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#clock);
+    clearTimeout(this.#returned);
     // The next switch goes on with them, so what it needs is left as it is.
     const goesOn = ({ device: { lastPeer, up, history } }: Port): boolean =>
       lastPeer !== undefined && (up || (history.connections === 0 && processLives(lastPeer)));

@@ -104,6 +104,8 @@ export class NetDevice implements Backend {
   fault: string | undefined;
   /** Who is connected, or was last: a process. */
   lastPeer: string | undefined;
+  /** What the guest sends waits in its rings, until `release`. */
+  held = false;
   readonly history = new History();
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
@@ -308,6 +310,13 @@ export class NetDevice implements Backend {
     }
   }
 
+  /** The receivers are there: what waited is sent. */
+  release(): void {
+    if (!this.held) return;
+    this.held = false;
+    this.#resume(this.rings.filter((ring) => ring.isTx && ring.state === RING_STOPPED));
+  }
+
   // --- rings -------------------------------------------------------------------------------------
 
   #ring(index: number): Ring {
@@ -471,6 +480,7 @@ export class NetDevice implements Backend {
     }
     checkStart(ring, linear, this.#packed);
     ring.load(linear, this.#port, ringFlags(this.features));
+    if (ring.enabled && this.held && ring.isTx) return;
     if (ring.enabled) ring.run();
     else if (ring.discards) ring.discard();
   }

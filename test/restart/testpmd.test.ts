@@ -62,7 +62,7 @@ for (const packed of [false, true]) {
           return now?.every((frames, i) => frames > before[i]!) === true;
         };
         const seen = () => `${before} then ${now}\n${child.tail()}`;
-        await waitFor(flows, 10_000, `frames both ways after kill ${kill}`, seen);
+        await waitFor(flows, 20_000, `frames both ways after kill ${kill}`, seen);
         if (kill > 0) firsts.push(performance.now() - began);
         // Under way, not just a rest of what lay in the rings.
         before = now!.map((frames) => frames + 20 * FRAMES);
