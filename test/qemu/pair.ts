@@ -175,9 +175,18 @@ export function portCountsAnew(lab: Lab, guest: Guest): void {
   bases.set(guest, { txFrames: base.txFrames - txFrames, rxFrames: base.rxFrames - rxFrames });
 }
 
+/** Which card of a guest is looked at, where it is not eth0. */
+const cards = new WeakMap<Guest, string>();
+
+/** From here on `agree` is about this card of the guest, which has not been used yet. */
+export function useCard(guest: Guest, card: string): void {
+  cards.set(guest, card);
+  bases.delete(guest);
+}
+
 /** The card's own counters: packets sent and received. */
 async function counters(guest: Guest): Promise<{ tx: number; rx: number }> {
-  const folder = '/sys/class/net/eth0/statistics';
+  const folder = `/sys/class/net/${cards.get(guest) ?? 'eth0'}/statistics`;
   const { stdout } = await guest.run(`cat ${folder}/tx_packets ${folder}/rx_packets`);
   const [tx = Number.NaN, rx = Number.NaN] = stdout.trim().split('\n').map(Number);
   return { tx, rx };
