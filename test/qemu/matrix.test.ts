@@ -3,17 +3,16 @@
 // with all mixes of offloads, and 256 MiB instead of 8.
 
 import assert from 'node:assert/strict';
-import { openSwitch } from '../../src/api/index.ts';
 import type { Guest } from '../peers/guest.ts';
-import { configure, iperfBoth } from '../peers/iperf.ts';
+import { iperfBoth } from '../peers/iperf.ts';
 import type { Nic } from '../peers/nic.ts';
-import { Lab, scenario } from './lab.ts';
-import { A, agree, B, copy, pingAll, useCard } from './pair.ts';
+import { type CardPair, eachPair } from './cards.ts';
+import { type Lab, scenario } from './lab.ts';
+import { A, agree, B, copy, pingAll } from './pair.ts';
 import { covering, product } from './selection.ts';
 
-/** Cards of one guest: booting takes as long as the traffic of two pairs. */
+/** Cards of one guest. */
 const CARDS = 4;
-const BOOT_MS = 120_000;
 
 const GUEST_TSO = ['guest_tso4', 'guest_tso6', 'guest_ecn', 'guest_ufo'];
 const HOST_TSO = ['host_tso4', 'host_tso6', 'host_ecn', 'host_ufo'];
@@ -155,10 +154,7 @@ const EVERYTHING: Side = {
 const LEGACY = { ...device(NOTHING), 'disable-legacy': false, 'disable-modern': true };
 const LONG = { ...device(EVERYTHING), rx_queue_size: 1024, tx_queue_size: 1024 };
 
-interface Row {
-  name: string;
-  a: Nic['device'];
-  b: Nic['device'];
+interface Row extends CardPair {
   check(lab: Lab): void;
 }
 
@@ -190,46 +186,15 @@ const ROWS: Row[] = [
   })),
 ];
 
-/** Rows by the boot that they share, each with a card of its own at either guest, and a switch between the two. */
 const BOOTS = Array.from({ length: Math.ceil(ROWS.length / CARDS) }, (_, i) =>
   ROWS.slice(i * CARDS, (i + 1) * CARDS),
 );
 
 for (const [boot, rows] of BOOTS.entries()) {
-  scenario(`pairs of cards, ${boot + 1} of ${BOOTS.length}`, ['qemu'], {}, async (first, t) => {
-    const labs = [first];
-    while (labs.length < rows.length) {
-      const lab = new Lab(await openSwitch());
-      labs.push(lab);
-      first.closing(() => lab.close());
-    }
-    for (const lab of labs) await lab.ports('a', 'b');
-    const nics = (name: 'a' | 'b') =>
-      rows.map((row, i) => ({
-        backend: { vhostUser: labs[i]!.path(name) },
-        device: row[name],
-      }));
-    const [a, b] = await Promise.all([
-      first.boot({ name: 'a', nics: nics('a'), timeoutMs: BOOT_MS }),
-      first.boot({ name: 'b', nics: nics('b'), timeoutMs: BOOT_MS }),
-    ]);
-    for (const [i, row] of rows.entries()) {
-      const lab = labs[i]!;
-      await lab.step(t, row.name, async () => {
-        for (const [guest, address] of [
-          [a, A],
-          [b, B],
-        ] as const) {
-          useCard(guest, `eth${i}`);
-          await configure(guest, `${address}/24`, `eth${i}`);
-          await lab.state(guest.name, 'up');
-        }
-        row.check(lab);
-        await traffic(lab, a, b);
-      });
-      for (const guest of [a, b]) {
-        await guest.run(`ip link set eth${i} down; ip addr flush dev eth${i}`);
-      }
-    }
-  });
+  scenario(`pairs of cards, ${boot + 1} of ${BOOTS.length}`, ['qemu'], {}, (first, t) =>
+    eachPair(first, t, rows, async (lab, [a, b], { check }) => {
+      check(lab);
+      await traffic(lab, a, b);
+    }),
+  );
 }

@@ -41,12 +41,19 @@ export async function bootPair(lab: Lab, options: PairOptions = {}): Promise<[Gu
   return [a, b];
 }
 
-/** Gives the guest an interface eth0.ID on that VLAN, with an address such as '10.0.5.1/24'. */
-export async function vlan(guest: Guest, id: number, address: string): Promise<void> {
+/** Gives the guest an interface CARD.ID on that VLAN, with an address such as '10.0.5.1/24'. */
+export async function vlan(
+  guest: Guest,
+  id: number,
+  address: string,
+  card = 'eth0',
+): Promise<void> {
   const modules = 'llc stp garp mrp 8021q';
-  await guest.run(`for module in ${modules}; do insmod /modules/$module.ko; done`);
-  await guest.run(`vconfig add eth0 ${id}`);
-  await configure(guest, address, `eth0.${id}`);
+  await guest.run(
+    `[ -d /sys/module/8021q ] || for module in ${modules}; do insmod /modules/$module.ko; done`,
+  );
+  await guest.run(`vconfig add ${card} ${id}`);
+  await configure(guest, address, `${card}.${id}`);
 }
 
 export interface PingResult {
