@@ -16,6 +16,7 @@ import {
   PORT_DOWN,
   PORT_PEER,
   PORT_POLICED,
+  PORT_RARP,
   PORT_STATE,
   PORT_STRIDE,
   RING_FRAMES,
@@ -26,6 +27,7 @@ import {
   SWITCH_POLICED,
   SWITCH_PORTS,
 } from '../abi/layout.ts';
+import { F_GUEST_ANNOUNCE } from '../abi/virtio.ts';
 import { close, drain, EPOLLIN, EventLoop, eventfd, processLives } from '../linux/index.ts';
 import { Control, ringAddress, ringIndex } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
@@ -58,6 +60,7 @@ import type {
 } from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
+import { has } from '../virtio/features.ts';
 import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
@@ -314,7 +317,7 @@ export class Switch implements SwitchApi {
         disconnected: () => {},
         features: () => tell('link-features'),
         logging: (on) => tell('logging', { logging: on }),
-        rarp: (mac) => this.#fdb.learn(mac, index),
+        rarp: (mac) => this.#announce(index, mac),
       },
     );
     device.lastPeer = kept?.peer;
@@ -347,6 +350,19 @@ export class Switch implements SwitchApi {
         this.#notice('', message(error));
       }
     }
+  }
+
+  /**
+   * A guest has arrived on port `index`, with this address (6 bytes). One that announces itself is only learned
+   * (virtio 1.2 §5.1.6.5.4); for another a RARP goes out as if from it (datapath/rarp.ts).
+   */
+  #announce(index: number, mac: Uint8Array): void {
+    this.#fdb.learn(mac, index);
+    const device = this.#ports[index]?.device;
+    if (!device || has(device.features, F_GUEST_ANNOUNCE)) return;
+    const address = mac.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+    this.control.set64(PORT_BASE + index * PORT_STRIDE + PORT_RARP, address | (1n << 48n));
+    this.pool.quiesce();
   }
 
   /** What was heard on this port before the switch was restarted: nobody has to be asked again. */
@@ -452,7 +468,7 @@ export class Switch implements SwitchApi {
     const { faults } = this.window;
     for (const page of faults.pages()) {
       for (const port of this.#present()) {
-        const loss = port.device.regions.lossAt(page);
+        const loss = port.device.lossAt(page);
         if (loss === undefined) continue;
         if (port.device.fault === undefined) {
           port.quarantine(loss);

@@ -14,6 +14,7 @@ import {
   RING_STATE,
   RING_STOPPED,
 } from '../abi/layout.ts';
+import { VRING_F_LOG } from '../abi/vhost-user.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../abi/virtio.ts';
 import { close, processStart, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
@@ -31,6 +32,7 @@ import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
 import { bit, has, offeredFeatures, ringFlags } from './features.ts';
 import { History } from './history.ts';
+import { Logging } from './logging.ts';
 import { PortBlock } from './port-block.ts';
 import { Ring } from './ring.ts';
 import { checkAddr, checkBase, checkSize, checkStart, checkStopped } from './ring-rules.ts';
@@ -112,6 +114,8 @@ export class NetDevice implements Backend {
   readonly #port: number;
   readonly #block: PortBlock;
   readonly #events: DeviceEvents;
+  readonly #logging: Logging;
+  #logFd = -1;
   readonly #timers = new Map<Ring, NodeJS.Timeout>();
   #status = 0;
   #featuresRefused = false;
@@ -127,11 +131,12 @@ export class NetDevice implements Backend {
     this.queuePairs = options.pairs;
     this.mtu = options.mtu;
     this.#ownMtu = options.mtu;
-    this.offeredFeatures = offeredFeatures(options);
+    this.offeredFeatures = offeredFeatures({ ...options, migrates: !options.whole });
     this.regions = new RegionTable(host.control, host.window, options.port, {
       paging: !options.whole,
       requireSealed: options.requireSealed === true,
     });
+    this.#logging = new Logging(host, options.port, this.regions);
     this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
       const ring = new Ring(host.control, ringIndex(options.port, queue), queue);
       ring.setCallFd(-1);
@@ -177,11 +182,16 @@ export class NetDevice implements Backend {
     for (const ring of this.rings) ring.save();
     this.regions.clear();
     this.regions.publish();
+    const logged = this.#logging.on;
+    this.#logging.on = false;
+    this.#logging.drop();
+    this.setLogFd(-1);
     for (const ring of this.rings) {
       this.#closeFds(ring);
       ring.size = 0;
       ring.parts = undefined;
       ring.base = 0;
+      ring.logAt = undefined;
       ring.enabled = false;
       ring.started = false;
       ring.live = false;
@@ -194,6 +204,7 @@ export class NetDevice implements Backend {
     this.#featuresRefused = false;
     this.#publishFeatures();
     this.#settle();
+    if (logged) this.#events.logging(false);
   }
 
   #closeFds(ring: Ring): void {
@@ -230,15 +241,64 @@ export class NetDevice implements Backend {
     const changed = (acked ^ this.features) & ~bit(F_LOG_ALL);
     this.#featuresRefused = false;
     if (changed === 0n) {
-      this.features = acked;
+      this.#setLogging(acked);
       return;
     }
     if (this.rings.some((ring) => ring.live && ring.started)) {
       throw new Refusal('features cannot change while rings run; stop them with GET_VRING_BASE');
     }
     this.features = acked;
+    const logged = this.#logging.on;
+    this.#logging.on = has(acked, F_LOG_ALL);
     this.#publishFeatures();
     this.#events.features(acked);
+    if (this.#logging.on !== logged) this.#events.logging(!logged);
+  }
+
+  /** Only LOG_ALL differs: rings go on. */
+  #setLogging(acked: bigint): void {
+    const on = has(acked, F_LOG_ALL);
+    if (on === this.#logging.on) return;
+    const live = this.rings.filter((ring) => ring.live);
+    if (on && live.length > 0) this.#logging.checkReady();
+    this.#logging.on = on;
+    try {
+      const flags = live.map((ring) => this.#logging.flagsOf(ring));
+      for (const [i, ring] of live.entries()) ring.setLogging(flags[i]!);
+    } catch (error) {
+      this.#logging.on = !on;
+      throw error;
+    }
+    this.features = acked;
+    this.#host.pool.quiesce();
+    if (!on) this.#logging.drop();
+    this.#resumeWaiting();
+    this.#events.logging(on);
+  }
+
+  /** Those that waited for a log, or for logging to be over. The others run on: nothing of theirs may be set anew. */
+  #resumeWaiting(): void {
+    this.#resume(this.rings.filter(({ live }) => !live));
+  }
+
+  setLogBase(area: { size: bigint; offset: bigint }, fd: number): void {
+    try {
+      this.#logging.setLog(area, fd);
+    } finally {
+      close(fd);
+    }
+    this.#resumeWaiting();
+  }
+
+  setLogFd(fd: number): void {
+    this.#logging.tell(fd);
+    if (this.#logFd >= 0) close(this.#logFd);
+    this.#logFd = fd;
+  }
+
+  /** What became of memory, or of the dirty log, that went away at linear address `at`; in one sentence. */
+  lossAt(at: number): string | undefined {
+    return this.regions.lossAt(at) ?? this.#logging.lossAt(at);
   }
 
   #publishFeatures(): void {
@@ -276,6 +336,7 @@ export class NetDevice implements Backend {
       this.regions.clear();
       try {
         for (const region of regions) this.regions.add(region, region.fd);
+        this.#logging.checkMemory();
       } catch (error) {
         // No half of a table: a ring would run on memory that its front end was refused.
         this.regions.clear();
@@ -290,7 +351,15 @@ export class NetDevice implements Backend {
       close(region.fd);
       return;
     }
-    this.#changeMemory([region], () => this.regions.add(region, region.fd));
+    this.#changeMemory([region], () => {
+      this.regions.add(region, region.fd);
+      try {
+        this.#logging.checkMemory();
+      } catch (error) {
+        this.regions.remove(region);
+        throw error;
+      }
+    });
   }
 
   removeMemRegion(region: MemoryRegion): void {
@@ -361,12 +430,32 @@ export class NetDevice implements Backend {
   setVringAddr(index: number, addr: VringAddr): void {
     const ring = this.#ring(index);
     const { desc, avail, used } = addr;
+    const logAt = (addr.flags & VRING_F_LOG) !== 0 ? addr.logGpa : undefined;
     const same =
       ring.parts?.desc === desc && ring.parts.avail === avail && ring.parts.used === used;
-    if (same) return;
+    if (same) {
+      this.#logRing(ring, logAt);
+      return;
+    }
     checkStopped(ring);
     checkAddr(index, addr, this.#packed);
     ring.parts = { desc, avail, used };
+    ring.logAt = logAt;
+  }
+
+  /** The ring's own writes are logged at another address, or not any more, or now. */
+  #logRing(ring: Ring, at: bigint | undefined): void {
+    const before = ring.logAt;
+    if (before === at) return;
+    ring.logAt = at;
+    if (!ring.live) return;
+    try {
+      ring.setLogging(this.#logging.flagsOf(ring));
+    } catch (error) {
+      ring.logAt = before;
+      throw error;
+    }
+    this.#host.pool.quiesce();
   }
 
   get #packed(): boolean {
@@ -394,6 +483,8 @@ export class NetDevice implements Backend {
     ring.discards = false;
     ring.set(RING_STATE, RING_STOPPED);
     for (const part of RING_PARTS) this.regions.unpin(view(ring, part));
+    // The next start brings its own; the front end lets go of this one.
+    if (!this.rings.some(({ started }) => started)) this.#logging.drop();
     this.#settle();
     return base;
   }
@@ -469,7 +560,7 @@ export class NetDevice implements Backend {
 
   /** Hands a halted ring to the workers if all that it needs is there. */
   #apply(ring: Ring): void {
-    if (ring.state === RING_BROKEN || !ring.started) return;
+    if (ring.state === RING_BROKEN || !ring.started || this.#logging.waits) return;
     const linear = this.#addresses(ring);
     if (!linear) {
       // Memory may still come: an empty table is a front end between two tables.
@@ -479,7 +570,10 @@ export class NetDevice implements Backend {
       return;
     }
     checkStart(ring, linear, this.#packed);
+    const fresh = !ring.live;
     ring.load(linear, this.#port, ringFlags(this.features));
+    ring.setLogging(this.#logging.flagsOf(ring));
+    if (fresh) this.#logging.markStart(ring);
     if (ring.enabled && this.held && ring.isTx) return;
     if (ring.enabled) ring.run();
     else if (ring.discards) ring.discard();

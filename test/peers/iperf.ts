@@ -1,16 +1,16 @@
 // iperf3 and ping between two guests: the measurements that tests and benches share.
 
-import type { Guest, GuestProcess } from './guest.ts';
+import { type Guest, type GuestProcess, type Machine, spawnIn } from './guest.ts';
 import { waitFor } from './process.ts';
 
 /** Gives the guest's eth0 an address, such as '10.0.0.1/24', and brings it up. */
-export async function configure(guest: Guest, address: string, device = 'eth0'): Promise<void> {
+export async function configure(guest: Machine, address: string, device = 'eth0'): Promise<void> {
   await guest.run(`ip addr add ${address} dev ${device}; ip link set ${device} up`);
 }
 
 /** Starts an iperf3 server for one client, and waits until it listens. */
-export async function serve(server: Guest): Promise<GuestProcess> {
-  const daemon = await server.spawn('exec iperf3 -s -1');
+export async function serve(server: Machine): Promise<GuestProcess> {
+  const daemon = await spawnIn(server, 'exec iperf3 -s -1');
   const listening = async (): Promise<boolean> =>
     (await server.run('netstat -tln | grep -q :5201', { ok: false })).status === 0;
   await waitFor(listening, 10_000, 'iperf3 -s');

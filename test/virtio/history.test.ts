@@ -4,7 +4,10 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BROKEN_HEAD, RING_BROKEN, RING_REASON, RING_STATE } from '../../src/abi/layout.ts';
-import { a } from './pair.ts';
+import { F_LOG_ALL } from '../../src/abi/virtio.ts';
+import { bit } from '../../src/virtio/features.ts';
+import { PLAIN } from './bench.ts';
+import { a, events } from './pair.ts';
 
 const PAUSE = 20;
 const history = () => a.device.history.read();
@@ -92,4 +95,16 @@ it('a switch that took the port up says when its link was up first, and only the
   await sleep(PAUSE);
   a.open();
   assert.equal(history().resumed, resumed);
+});
+
+it('logging is told when it goes on, off, or away with its front end', () => {
+  const told = () => events.filter((event) => event.startsWith('logging'));
+  a.device.setFeatures(PLAIN | bit(F_LOG_ALL));
+  a.device.setFeatures(PLAIN | bit(F_LOG_ALL));
+  assert.deepEqual(told(), ['logging true']);
+  a.device.setFeatures(PLAIN);
+  assert.deepEqual(told(), ['logging true', 'logging false']);
+  a.device.setFeatures(PLAIN | bit(F_LOG_ALL));
+  a.device.disconnected('the peer closed the connection');
+  assert.deepEqual(told().slice(2), ['logging true', 'logging false']);
 });
