@@ -122,7 +122,6 @@ export class Rendezvous<S extends Meeting> {
         closeSocketFile(this.#file);
         throw error;
       }
-      this.#look = setInterval(() => this.#keepFile(), LOOK_MS).unref();
       this.#open = true;
     } else {
       checkSocketPath(path);
@@ -141,6 +140,7 @@ export class Rendezvous<S extends Meeting> {
     this.#open = false;
     clearTimeout(this.#timer);
     clearInterval(this.#look);
+    this.#look = undefined;
     this.#unwatch?.();
     this.#unwatch = undefined;
     const file = this.#file;
@@ -167,11 +167,13 @@ export class Rendezvous<S extends Meeting> {
 
   #listen(): void {
     this.#unwatch = this.#options.loop.watch(this.#file!.fd, EPOLLIN, () => this.#accept());
+    this.#look ??= setInterval(() => this.#keepFile(), LOOK_MS).unref();
   }
 
   /** Nobody finds a socket whose file was removed: listens on a new one, if the path can be had. */
   #keepFile(): void {
-    const old = this.#file!;
+    const old = this.#file;
+    if (old === undefined || this.#unwatch === undefined) return;
     const { path, access } = this.#options;
     try {
       if (isInPlace(old)) return;
@@ -181,11 +183,10 @@ export class Rendezvous<S extends Meeting> {
       return;
     }
     this.#notices.say(`the socket file ${path} was removed: there is a new one`);
-    const watched = this.#unwatch !== undefined;
-    this.#unwatch?.();
+    this.#unwatch();
     this.#unwatch = undefined;
     close(old.fd);
-    if (watched) this.#relisten();
+    this.#relisten();
   }
 
   #relisten(): void {
