@@ -12,11 +12,12 @@ import {
   RING_STOPPED,
   RING_USED_IDX,
 } from '../abi/layout.ts';
-import { WRAP } from '../abi/virtio.ts';
+import { F_LOG_ALL, WRAP } from '../abi/virtio.ts';
 import type { Control } from '../memory/control.ts';
 import type { PortInfo, PortState, RingInfo } from '../types.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
+import { has } from '../virtio/features.ts';
 import { advance, flagsAt, isAvailable, slotOf } from '../virtio/packed.ts';
 import type { Ring } from '../virtio/ring.ts';
 
@@ -30,12 +31,13 @@ type DeviceFields =
   | 'memory'
   | 'paged'
   | 'sealed'
-  | 'mtu';
+  | 'mtu'
+  | 'history'
+  | 'logging';
 
 /** `idle` is the state to show while no ring runs. */
 export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInfo, DeviceFields> {
-  const broken = device.rings.find((ring) => ring.broken);
-  const reason = broken ? `ring ${broken.queue}: ${broken.broken}` : device.fault;
+  const reason = device.trouble;
   const enabled = device.rings.filter((ring) => ring.isTx && ring.enabled && ring.started);
   return {
     state: reason !== undefined ? 'quarantined' : device.up ? 'up' : idle,
@@ -48,6 +50,8 @@ export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInf
     paged: device.regions.pagedBytes,
     ...(device.regions.bytes > 0 ? { sealed: device.regions.sealed } : {}),
     ...(device.mtu === undefined ? {} : { mtu: device.mtu }),
+    history: device.history.read(),
+    ...(has(device.features, F_LOG_ALL) ? { logging: true } : {}),
   };
 }
 

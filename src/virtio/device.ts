@@ -20,7 +20,7 @@ import { close, processStart, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
-import type { PeerInfo } from '../types.ts';
+import type { LinkDown, PeerInfo } from '../types.ts';
 import {
   type Backend,
   type MemoryRegion,
@@ -31,6 +31,7 @@ import {
 import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
 import { bit, has, offeredFeatures, ringFlags } from './features.ts';
+import { History } from './history.ts';
 import { Logging } from './logging.ts';
 import { PortBlock } from './port-block.ts';
 import { Ring } from './ring.ts';
@@ -49,6 +50,8 @@ export interface DeviceEvents {
   connected(peer: PeerInfo | undefined): void;
   disconnected(reason: string): void;
   features(features: bigint): void;
+  /** What is written to guest memory is logged from now on, or no longer. */
+  logging(on: boolean): void;
   rarp(mac: Uint8Array): void;
 }
 
@@ -103,6 +106,9 @@ export class NetDevice implements Backend {
   fault: string | undefined;
   /** Who is connected, or was last: a process. */
   lastPeer: string | undefined;
+  /** What the guest sends waits in its rings, until `release`. */
+  held = false;
+  readonly history = new History();
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
@@ -114,6 +120,8 @@ export class NetDevice implements Backend {
   #status = 0;
   #featuresRefused = false;
   #up = false;
+  /** While a connection ends: why. */
+  #ending: string | undefined;
 
   constructor(host: DeviceHost, options: DeviceOptions, events: DeviceEvents) {
     this.#host = host;
@@ -154,11 +162,15 @@ export class NetDevice implements Backend {
       for (const ring of this.rings) ring.forget();
     }
     this.lastPeer = identity;
+    this.history.connected();
     this.#events.connected(peer);
   }
 
   disconnected(reason: string): void {
+    this.#ending = reason;
     this.reset();
+    this.#ending = undefined;
+    this.history.disconnected();
     this.#events.disconnected(reason);
   }
 
@@ -170,6 +182,7 @@ export class NetDevice implements Backend {
     for (const ring of this.rings) ring.save();
     this.regions.clear();
     this.regions.publish();
+    const logged = this.#logging.on;
     this.#logging.on = false;
     this.#logging.drop();
     this.setLogFd(-1);
@@ -191,6 +204,7 @@ export class NetDevice implements Backend {
     this.#featuresRefused = false;
     this.#publishFeatures();
     this.#settle();
+    if (logged) this.#events.logging(false);
   }
 
   #closeFds(ring: Ring): void {
@@ -234,9 +248,11 @@ export class NetDevice implements Backend {
       throw new Refusal('features cannot change while rings run; stop them with GET_VRING_BASE');
     }
     this.features = acked;
+    const logged = this.#logging.on;
     this.#logging.on = has(acked, F_LOG_ALL);
     this.#publishFeatures();
     this.#events.features(acked);
+    if (this.#logging.on !== logged) this.#events.logging(!logged);
   }
 
   /** Only LOG_ALL differs: rings go on. */
@@ -257,6 +273,7 @@ export class NetDevice implements Backend {
     this.#host.pool.quiesce();
     if (!on) this.#logging.drop();
     this.#resumeWaiting();
+    this.#events.logging(on);
   }
 
   /** Those that waited for a log, or for logging to be over. The others run on: nothing of theirs may be set anew. */
@@ -360,6 +377,13 @@ export class NetDevice implements Backend {
       for (const { fd } of regions) close(fd);
       this.#resume(this.rings);
     }
+  }
+
+  /** The receivers are there: what waited is sent. */
+  release(): void {
+    if (!this.held) return;
+    this.held = false;
+    this.#resume(this.rings.filter((ring) => ring.isTx && ring.state === RING_STOPPED));
   }
 
   // --- rings -------------------------------------------------------------------------------------
@@ -550,6 +574,7 @@ export class NetDevice implements Backend {
     ring.load(linear, this.#port, ringFlags(this.features));
     ring.setLogging(this.#logging.flagsOf(ring));
     if (fresh) this.#logging.markStart(ring);
+    if (ring.enabled && this.held && ring.isTx) return;
     if (ring.enabled) ring.run();
     else if (ring.discards) ring.discard();
   }
@@ -566,8 +591,23 @@ export class NetDevice implements Backend {
     pool.quiesce();
     if (up !== this.#up) {
       this.#up = up;
+      if (up) this.history.linkUp();
+      else this.history.linkDown(this.#whyDown());
       this.#events.changed();
     }
+  }
+
+  #whyDown(): LinkDown {
+    const { trouble } = this;
+    if (trouble !== undefined) return { cause: 'quarantined', reason: trouble };
+    if (this.#ending !== undefined) return { cause: 'lost', reason: this.#ending };
+    return { cause: 'stopped' };
+  }
+
+  /** Why it is quarantined, in a sentence, if it is. */
+  get trouble(): string | undefined {
+    const broken = this.rings.find((ring) => ring.broken);
+    return broken ? `ring ${broken.queue}: ${broken.broken}` : this.fault;
   }
 
   /** Rings latched since the last call; their err eventfds are signalled here. */

@@ -84,6 +84,7 @@ export class SocketLab {
         connected: () => this.#here++,
         disconnected: () => this.#gone++,
         features() {},
+        logging() {},
         rarp() {},
       },
     );

@@ -9,6 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import { F_GUEST_ANNOUNCE } from '../../src/abi/virtio.ts';
 import { openSwitch, type Switch } from '../../src/api/index.ts';
 import { close, connectUnix, sendWithFds } from '../../src/linux/index.ts';
+import { waitFor } from '../peers/process.ts';
 import { message, words } from './raw.ts';
 
 const SET_PROTOCOL_FEATURES = 16;
@@ -88,6 +89,14 @@ describe('the RARP of a guest that does not announce itself', { timeout: 30_000 
             assert.deepEqual(Buffer.from(ring!.bytes(ring!.head)), FRAME);
             ring!.head = ring!.cur = ring!.tail;
           }
+          // A frame is counted after it is shown.
+          const sent = () => lab.stats().ports[hosts]!.txFrames;
+          await waitFor(
+            () => sent() >= round,
+            2000,
+            'the count',
+            () => `${sent()} of ${round}`,
+          );
           const { txFrames, txBytes, rxFrames } = lab.stats().ports[hosts]!;
           assert.deepEqual(
             { txFrames, txBytes, rxFrames },

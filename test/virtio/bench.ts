@@ -92,6 +92,7 @@ export class DeviceBench {
         connected: () => events.push('connected'),
         disconnected: () => events.push('disconnected'),
         features: () => events.push('features'),
+        logging: (on) => events.push(`logging ${on}`),
         rarp: () => events.push('rarp'),
       },
     );
