@@ -318,6 +318,7 @@ export class Switch implements SwitchApi {
         features: () => tell('link-features'),
         logging: (on) => tell('logging', { logging: on }),
         rarp: (mac) => this.#announce(index, mac),
+        notice: (text) => this.#notice(name, text),
       },
     );
     device.lastPeer = kept?.peer;

@@ -53,6 +53,8 @@ export interface DeviceEvents {
   /** What is written to guest memory is logged from now on, or no longer. */
   logging(on: boolean): void;
   rarp(mac: Uint8Array): void;
+  /** Something that people should know, in a sentence. */
+  notice(text: string): void;
 }
 
 export interface DeviceOptions {
@@ -67,6 +69,8 @@ export interface DeviceOptions {
 
 /** How long frames of a disabled ring wait for it to be enabled again, milliseconds. */
 const DISABLE_GRACE = 500;
+/** How long rings wait for a log before that is told, milliseconds. */
+const LOG_PATIENCE = 1000;
 const FEATURES_OK = 8;
 const STATUS_MASK = 0xff;
 
@@ -116,6 +120,7 @@ export class NetDevice implements Backend {
   readonly #events: DeviceEvents;
   readonly #logging: Logging;
   #logFd = -1;
+  #waiting: NodeJS.Timeout | undefined;
   readonly #timers = new Map<Ring, NodeJS.Timeout>();
   #status = 0;
   #featuresRefused = false;
@@ -177,6 +182,7 @@ export class NetDevice implements Backend {
   /** Stops all rings, unmaps all memory, closes every fd. */
   reset(): void {
     for (const timer of this.#timers.values()) clearTimeout(timer);
+    clearTimeout(this.#waiting);
     this.#timers.clear();
     this.#halt(this.rings);
     for (const ring of this.rings) ring.save();
@@ -288,6 +294,17 @@ export class NetDevice implements Backend {
       close(fd);
     }
     this.#resumeWaiting();
+  }
+
+  /** A front end that never says where the log is would look like a stall of ours. */
+  #tellWaiting(): void {
+    clearTimeout(this.#waiting);
+    this.#waiting = setTimeout(() => {
+      if (!this.#logging.waits) return;
+      this.#events.notice(
+        'its rings wait: SET_FEATURES turned logging on (LOG_ALL), and SET_LOG_BASE has not said where the log is',
+      );
+    }, LOG_PATIENCE).unref();
   }
 
   setLogFd(fd: number): void {
@@ -560,7 +577,11 @@ export class NetDevice implements Backend {
 
   /** Hands a halted ring to the workers if all that it needs is there. */
   #apply(ring: Ring): void {
-    if (ring.state === RING_BROKEN || !ring.started || this.#logging.waits) return;
+    if (ring.state === RING_BROKEN || !ring.started) return;
+    if (this.#logging.waits) {
+      this.#tellWaiting();
+      return;
+    }
     const linear = this.#addresses(ring);
     if (!linear) {
       // Memory may still come: an empty table is a front end between two tables.

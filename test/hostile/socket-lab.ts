@@ -86,6 +86,7 @@ export class SocketLab {
         features() {},
         logging() {},
         rarp() {},
+        notice() {},
       },
     );
     control.set(SWITCH_PORTS, 1);

@@ -94,6 +94,7 @@ export class DeviceBench {
         features: () => events.push('features'),
         logging: (on) => events.push(`logging ${on}`),
         rarp: () => events.push('rarp'),
+        notice: (text) => events.push(text),
       },
     );
     this.control.set(SWITCH_PORTS, this.#ports);

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { readSync, writeSync } from 'node:fs';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PAGE } from '../../src/abi/layout.ts';
 import { VRING_F_LOG } from '../../src/abi/vhost-user.ts';
 import { F_LOG_ALL } from '../../src/abi/virtio.ts';
@@ -68,7 +69,8 @@ function changed(before: Buffer, now: Buffer): number[] {
 const bench = new DeviceBench();
 const pinned = bench.window.largestPinned();
 const a = new FrontEnd(bench, bench.device(1).device);
-const b = new FrontEnd(bench, bench.device(1).device);
+const { device, events } = bench.device(1);
+const b = new FrontEnd(bench, device);
 const logs = [new Log(), new Log(PAGE)] as const;
 let seed = 1;
 
@@ -165,7 +167,7 @@ describe('dirty logging', () => {
     assert.deepEqual(passAndDiff(), logs[0].take());
   });
 
-  it('rings wait for the log of a start under LOG_ALL, and what starting writes is marked', () => {
+  it('rings wait for the log of a start under LOG_ALL, and what starting writes is marked', async () => {
     setLog(logs[0]);
     b.device.setFeatures(LOGGED);
     logRings();
@@ -179,6 +181,9 @@ describe('dirty logging', () => {
     }
     assert.equal(b.device.up, false);
     logs[1].take();
+    // Whoever waits for longer says so.
+    await sleep(1100);
+    assert.match(events.at(-1)!, /its rings wait: .* SET_LOG_BASE/);
     setLog(logs[1]);
     assert.equal(b.device.up, true);
     assert.ok(logs[1].take().includes(b.at(0).used / PAGE));
