@@ -127,6 +127,9 @@ export interface SwitchOptions {
   window?: { whole?: number; slots?: number };
 }
 
+/** What can be changed while the switch runs, without a frame lost. */
+export type SwitchSettings = Pick<SwitchOptions, 'forwarding' | 'ageing'>;
+
 export type PortState = 'listening' | 'connecting' | 'connected' | 'up' | 'quarantined';
 
 /** The process at the other end of a port's socket, as it was when it connected (SO_PEERCRED). */
@@ -263,6 +266,8 @@ export interface SwitchInfo {
   ageing: number;
   /** Seconds since the switch opened. */
   uptime: number;
+  /** Of `vhop up`, over the control socket: the file it was started from, or reloaded from last. */
+  file?: string;
 }
 
 export interface PortEvents {
@@ -283,6 +288,8 @@ export interface SwitchApi {
   removePort(name: string): Promise<void>;
   /** Changes what a port may send, from now on and with full buckets; {} lifts all limits. */
   setPolicing(name: string, policing: Policing): void;
+  /** Changes what is given, from the next burst on. Throws RangeError. */
+  configure(settings: SwitchSettings): void;
   ports(): PortInfo[];
   rings(): RingInfo[];
   fdb(): FdbEntry[];

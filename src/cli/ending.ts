@@ -1,5 +1,6 @@
 // How a running switch is told to end: Ctrl-C, kill, a terminal that goes away.
 
+import { closeSync, openSync } from 'node:fs';
 import type { Output } from './cli.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -15,11 +16,25 @@ export interface Ending {
   release(): void;
 }
 
+/** Milliseconds until a terminal that hangs up is gone for its processes: the signal may come first. */
+const HANGUP = 50;
+
+/** Whether the process has a terminal that it could read from. */
+function hasTerminal(): boolean {
+  try {
+    closeSync(openSync('/dev/tty', 'r'));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Catches the signals that end a program. The first asks for a clean end; the second ends the
- * process at once, as the shell's 128 + the signal's number.
+ * process at once, as the shell's 128 + the signal's number. With `reread`, a SIGHUP that does not come of a
+ * terminal that went away runs that instead.
  */
-export function catchSignals(err: Output): Ending {
+export function catchSignals(err: Output, reread?: () => void): Ending {
   const controller = new AbortController();
   const ended = Promise.withResolvers<void>();
   let forced = () => {};
@@ -33,7 +48,15 @@ export function catchSignals(err: Output): Ending {
     controller.abort();
     ended.resolve();
   };
-  for (const name of SIGNALS) process.on(name, caught);
+  const started = reread !== undefined && hasTerminal();
+  const hungUp = (name: string, number: number) => {
+    setTimeout(() => {
+      if (started && !hasTerminal()) caught(name, number);
+      else reread?.();
+    }, HANGUP);
+  };
+  const handler = (name: string) => (name === 'SIGHUP' && reread ? hungUp : caught);
+  for (const name of SIGNALS) process.on(name, handler(name));
   return {
     signal: controller.signal,
     ended: ended.promise,
@@ -41,7 +64,7 @@ export function catchSignals(err: Output): Ending {
       forced = last;
     },
     release: () => {
-      for (const name of SIGNALS) process.off(name, caught);
+      for (const name of SIGNALS) process.off(name, handler(name));
     },
   };
 }

@@ -5,7 +5,8 @@ import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { CheckedPort } from '../config/check.ts';
 import { SWITCH_EVENTS, type SwitchEvent } from '../control/events.ts';
-import { controlPath, makeRuntimeFolder, statePath } from '../control/path.ts';
+import { ControlError, controlPath, makeRuntimeFolder, statePath } from '../control/path.ts';
+import { type Reloaded, Reloader, reloadRequest, type Source } from '../control/reload.ts';
 import { type ControlServer, claimControlPath, serveControl } from '../control/server.ts';
 import { StateInUse } from '../memory/state.ts';
 import type { SwitchApi, SwitchOptions } from '../types.ts';
@@ -14,11 +15,11 @@ import type { Cli } from './cli.ts';
 import { catchSignals, type Ending } from './ending.ts';
 import { LiveTable, runLive } from './live.ts';
 
-const DEFAULT_MODE = { 'vhost-user': 'server', 'virtio-user': 'client' } as const;
-
 export interface RunOptions {
   switch: SwitchOptions;
   ports: readonly CheckedPort[];
+  /** The file that all this is from: it can be reloaded. */
+  source?: Source;
   /** --control: where the control socket goes, if not where its name says. */
   control?: string | undefined;
   /** --state: the file for what is to outlive the switch, or `none`. Default: by its name. */
@@ -36,13 +37,17 @@ export interface RunOptions {
 export async function runSwitch(cli: Cli, options: RunOptions): Promise<void> {
   const name = options.switch.name ?? 'default';
   const path = controlPath(name, options.control);
-  const ending = catchSignals(cli.err);
+  // As soon as there is something to reload.
+  let reread = () => {};
+  const ending = catchSignals(cli.err, options.source && (() => reread()));
   try {
     // Before anything is opened: a second start by mistake must not disturb the first switch.
     await claimControlPath(path);
     const api = await open(cli, options, name);
     try {
-      await serve(cli, options, api, path, ending);
+      await serve(cli, options, api, path, ending, (reload) => {
+        reread = reload;
+      });
     } finally {
       await api.close();
     }
@@ -75,6 +80,7 @@ async function serve(
   api: SwitchApi,
   path: string,
   ending: Ending,
+  onHangup: (reload: () => void) => void,
 ): Promise<void> {
   const table = new LiveTable(cli.out);
   // Listening before the first port is added: a guest that waits may connect at once. What is
@@ -88,20 +94,38 @@ async function serve(
   }
 
   let control: ControlServer | undefined;
-  const listening: string[] = [];
   ending.onForced(() => {
     table.end();
     control?.unlink();
-    for (const path of listening) rmSync(path, { force: true });
+    for (const { mode, path } of api.ports()) {
+      if (mode === 'server' && path !== undefined) rmSync(path, { force: true });
+    }
   });
   for (const port of options.ports) {
     if (ending.signal.aborted) return;
     await api.addPort(port);
-    if ('path' in port && (port.mode ?? DEFAULT_MODE[port.type]) === 'server')
-      listening.push(port.path);
   }
+  const announce = (event: SwitchEvent) => {
+    tell(event);
+    control?.announce(event);
+  };
+  const reloader =
+    options.source &&
+    new Reloader(api, options.source, options.ports, (value) => {
+      announce({ event: 'reloaded', time: Date.now(), value });
+    });
+  onHangup(() => {
+    reloader?.reload().catch((error: Error) => {
+      for (const message of `${error.message}\nnothing was changed`.split('\n')) {
+        announce({ event: 'notice', time: Date.now(), value: { port: '', message } });
+      }
+    });
+  });
   try {
-    control = await serveControl(api, path);
+    control = await serveControl(api, path, {
+      info: () => (reloader ? { file: reloader.file } : {}),
+      orders: { '/reload': (body) => reload(reloader, body) },
+    });
     if (options.json) {
       const started = { event: 'started', time: Date.now(), info: api.info(), ports: api.ports() };
       cli.out.write(`${JSON.stringify({ ...started, control: path })}\n`);
@@ -126,4 +150,16 @@ async function serve(
     tell = () => {};
     await control?.close();
   }
+}
+
+async function reload(
+  reloader: Reloader | undefined,
+  body: Record<string, unknown>,
+): Promise<Reloaded> {
+  if (reloader === undefined) {
+    throw new ControlError(
+      'this switch was not started from a file: only what vhop up started can be reloaded',
+    );
+  }
+  return reloader.reload(reloadRequest(body));
 }

@@ -55,6 +55,7 @@ import type {
   SwitchApi,
   SwitchInfo,
   SwitchOptions,
+  SwitchSettings,
 } from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
@@ -62,18 +63,16 @@ import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
 import { Fdb } from './fdb.ts';
-import { checkPortOptions, portName } from './options.ts';
+import { checkAgeing, checkPortOptions, portName, SWITCH_DEFAULTS } from './options.ts';
 import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts';
-
-const DEFAULT_AGEING = 300;
 
 /** Those that carry a port as it is listed. */
 type PortEvent = Exclude<keyof PortEvents, 'notice'>;
 
 export class Switch implements SwitchApi {
   readonly name: string;
-  readonly forwarding: Forwarding;
-  readonly ageing: number;
+  #forwarding: Forwarding = SWITCH_DEFAULTS.forwarding;
+  #ageing: number = SWITCH_DEFAULTS.ageing;
   readonly control = new Control();
   readonly window: Window;
   readonly #unguard: () => void;
@@ -100,20 +99,17 @@ export class Switch implements SwitchApi {
   #leaving = false;
 
   constructor(options: SwitchOptions = {}) {
-    const { name = 'default', forwarding = 'switch', workers = 1 } = options;
-    const { ageing = DEFAULT_AGEING } = options;
+    const { name = 'default', workers = SWITCH_DEFAULTS.workers, ageing } = options;
     if (!Number.isInteger(workers) || workers < 1 || workers > MAX_WORKERS) {
       throw new RangeError(`workers is ${workers}; it must be 1 to ${MAX_WORKERS}`);
     }
-    if (!(ageing >= 1)) throw new RangeError(`ageing is ${ageing}; it must be at least 1 second`);
+    if (ageing !== undefined) checkAgeing(ageing);
     this.name = name;
     // Before anything is in the memory that it takes the place of.
     if (options.state !== undefined) this.#state = new StateFile(options.state, this.control);
     this.#kept = new Map(this.#state?.kept);
-    this.forwarding = forwarding;
-    this.ageing = ageing;
     this.window = new Window(this.control, options.window);
-    this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
+    this.configure(options);
     this.control.set(SWITCH_NOW, 1);
     // Main's own instance of the datapath runs what needs no worker: FDB upkeep, driver set-up.
     this.datapath = loadDatapath(this.control.memory, driverHost(this.control.memory));
@@ -136,7 +132,15 @@ export class Switch implements SwitchApi {
   #tick(): void {
     const now = 1 + Math.floor((performance.now() - this.#opened) / 1000);
     this.control.set(SWITCH_NOW, now);
-    if (now % 5 === 0) this.#fdb.expire(now - this.ageing);
+    if (now % 5 === 0) this.#fdb.expire(now - this.#ageing);
+  }
+
+  configure({ forwarding = this.#forwarding, ageing = this.#ageing }: SwitchSettings): void {
+    checkAgeing(ageing);
+    this.#ageing = ageing;
+    this.#forwarding = forwarding;
+    // A worker reads it once a burst, and who is whose peer is published for both: nothing to wait for.
+    this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
   }
 
   // --- ports -------------------------------------------------------------------------------------
@@ -433,9 +437,9 @@ export class Switch implements SwitchApi {
       name: this.name,
       version: VERSION,
       pid: process.pid,
-      forwarding: this.forwarding,
+      forwarding: this.#forwarding,
       workers: this.pool.size,
-      ageing: this.ageing,
+      ageing: this.#ageing,
       uptime: (performance.now() - this.#opened) / 1000,
     };
   }
