@@ -10,6 +10,8 @@ export interface Ending {
   readonly signal: AbortSignal;
   /** Resolves with the first signal. */
   readonly ended: Promise<void>;
+  /** As the first signal does. */
+  end(): void;
   /** Runs, synchronously, before a second signal forces the end. */
   onForced(last: () => void): void;
   /** Gives the signals back to their default. */
@@ -38,6 +40,10 @@ export function catchSignals(err: Output, reread?: () => void): Ending {
   const controller = new AbortController();
   const ended = Promise.withResolvers<void>();
   let forced = () => {};
+  const end = () => {
+    controller.abort();
+    ended.resolve();
+  };
   const caught = (name: string, number: number) => {
     if (controller.signal.aborted) {
       forced();
@@ -45,8 +51,7 @@ export function catchSignals(err: Output, reread?: () => void): Ending {
     }
     // The terminal shows ^C at the cursor; what follows starts on its own line.
     if (name === 'SIGINT' && err.isTTY) err.write('\n');
-    controller.abort();
-    ended.resolve();
+    end();
   };
   const started = reread !== undefined && hasTerminal();
   const hungUp = (name: string, number: number) => {
@@ -60,6 +65,7 @@ export function catchSignals(err: Output, reread?: () => void): Ending {
   return {
     signal: controller.signal,
     ended: ended.promise,
+    end,
     onForced: (last) => {
       forced = last;
     },

@@ -25,7 +25,8 @@ A file:
 schema/vhop.schema.json describes it for editors.
 
 Where the switch runs already, what changed in the file is applied to it (as
-vhop reload does), and the command ends.
+vhop reload does), and the command ends. With --takeover this process goes on
+in place of the running one, a newer version of vhop for one.
 `;
 
 interface UpOptions {
@@ -35,6 +36,7 @@ interface UpOptions {
   live?: boolean;
   json?: boolean;
   check?: boolean;
+  takeover?: boolean;
 }
 
 export const up: Register = (program, cli) => {
@@ -47,8 +49,8 @@ export const up: Register = (program, cli) => {
       const { loadConfig } = await import('../config/load.ts');
       const config = loadConfig(file);
       if (options.check) return;
-      const { name, control, state, live, json } = options;
-      if (await applied(cli, file, config.switch.name, options)) return;
+      const { name, control, state, live, json, takeover } = options;
+      if (!takeover && (await applied(cli, file, config.switch.name, options))) return;
       await runSwitch(cli, {
         switch: { ...config.switch, ...(name === undefined ? {} : { name }) },
         ports: config.ports,
@@ -57,6 +59,7 @@ export const up: Register = (program, cli) => {
         state,
         live,
         json,
+        takeover,
       });
     });
 };

@@ -52,6 +52,11 @@ export function difference(before: Settings, after: Settings): Action[] {
   return [...actions, ...switchActions(before.switch, after.switch), ...changed];
 }
 
+/** Whether the one can be made the other while it is there. */
+export function samePort(a: CheckedPort, b: CheckedPort): boolean {
+  return differing(fixed(a), fixed(b)).length === 0;
+}
+
 function switchActions(before: Settings['switch'], after: Settings['switch']): Action[] {
   const was = { ...SWITCH_DEFAULTS, ...before };
   const is = { ...SWITCH_DEFAULTS, ...after };

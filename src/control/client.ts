@@ -27,6 +27,8 @@ export interface Resources {
 /** What one can POST: what goes with it, and what comes back. */
 export interface Orders {
   '/reload': { asks: ReloadRequest; answers: Reloaded };
+  /** Hand the ports over to the process that listens at `to`, and end. */
+  '/leave': { asks: { format: number; to: string }; answers: object };
 }
 
 export interface ControlClient {

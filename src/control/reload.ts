@@ -76,7 +76,6 @@ export class Reloader {
   /** What was asked for and is there, by name: a port that could not be added is tried again. */
   readonly #ports: Map<string, CheckedPort>;
   #source: Source;
-  #busy: Promise<unknown> = Promise.resolve();
 
   /** `ports` are those that `api` has; `onReloaded` hears of each reload that was more than a dry run. */
   constructor(
@@ -97,16 +96,10 @@ export class Reloader {
   }
 
   /**
-   * Applies what changed, once reloads asked for earlier are done. Rejects with ConfigError when the file is
-   * wrong or is that of another switch: then nothing was changed.
+   * Applies what changed; one reload at a time. Rejects with ConfigError when the file is wrong or is that of
+   * another switch: then nothing was changed.
    */
-  reload(request: ReloadRequest = {}): Promise<Reloaded> {
-    const done = this.#busy.then(() => this.#reload(request));
-    this.#busy = done.catch(() => {});
-    return done;
-  }
-
-  async #reload({ file, name, dryRun = false }: ReloadRequest): Promise<Reloaded> {
+  async reload({ file, name, dryRun = false }: ReloadRequest = {}): Promise<Reloaded> {
     // Loaded here: a client of the control socket needs neither YAML nor the schema.
     const { loadConfig } = await import('../config/load.ts');
     const same = file === undefined || file === this.#source.file;

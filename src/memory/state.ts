@@ -9,10 +9,12 @@
 import {
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   ftruncateSync,
   openSync,
   readSync,
+  renameSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -62,11 +64,22 @@ interface Names {
 export class StateInUse extends Error {}
 
 export class StateFile {
-  readonly path: string;
+  path: string;
   /** By name: what the switch before left, until a port of that name takes it. */
-  readonly kept = new Map<string, Kept>();
+  readonly kept: Map<string, Kept> = new Map();
   readonly #fd: number;
   #sequence = 0;
+
+  /** What the switch that had `path` left there, by port; nothing where there is no such file. */
+  static read(path: string): Map<string, Kept> {
+    if (!existsSync(path)) return new Map();
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      return fstatSync(fd).size === SIZE ? keptIn(fd) : new Map();
+    } finally {
+      closeSync(fd);
+    }
+  }
 
   /**
    * Opens or makes the file, reads what is in it, and maps it over `control`, zeroed. Throws StateInUse while another
@@ -78,7 +91,7 @@ export class StateFile {
     this.#fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
     try {
       if (!lockFile(this.#fd)) throw new StateInUse(`'${path}' is in use by another switch`);
-      if (fstatSync(this.#fd).size === SIZE) this.#read();
+      if (fstatSync(this.#fd).size === SIZE) this.kept = keptIn(this.#fd);
       // To nothing and back: pages of zeros, whatever was there.
       ftruncateSync(this.#fd, 0);
       ftruncateSync(this.#fd, SIZE);
@@ -87,23 +100,6 @@ export class StateFile {
     } catch (error) {
       closeSync(this.#fd);
       throw error;
-    }
-  }
-
-  #read(): void {
-    const bytes = Buffer.alloc(SIZE);
-    readSync(this.#fd, bytes, 0, SIZE, 0);
-    const halves = [0, HALF].map((at) => namesAt(bytes.subarray(at, at + HALF)));
-    const [newest] = halves
-      .filter((half) => half !== undefined)
-      .sort((a, b) => b.sequence - a.sequence);
-    if (newest?.names.layout !== LAYOUT) return;
-    const image = bytes.subarray(NAMES);
-    const macs = macsByPort(image);
-    for (const { name, index, peer } of newest.names.ports) {
-      const at = RING_BASE - STATE_FROM + index * RINGS_PER_PORT * RING_STRIDE;
-      const rings = image.subarray(at, at + RINGS_PER_PORT * RING_STRIDE);
-      this.kept.set(name, { rings, macs: macs.get(index) ?? [], peer });
     }
   }
 
@@ -120,12 +116,37 @@ export class StateFile {
     writeSync(this.#fd, Buffer.concat([head, text]), 0, HEAD + text.length, at);
   }
 
+  /** Takes the place of another file, should there be one. */
+  moveTo(path: string): void {
+    renameSync(this.path, path);
+    this.path = path;
+  }
+
   /** Lets go of the file; without `keep` there is nothing to go on with. */
   close(keep: boolean): void {
     if (!keep) unlinkSync(this.path);
     unlockFile(this.#fd);
     closeSync(this.#fd);
   }
+}
+
+function keptIn(fd: number): Map<string, Kept> {
+  const kept = new Map<string, Kept>();
+  const bytes = Buffer.alloc(SIZE);
+  readSync(fd, bytes, 0, SIZE, 0);
+  const halves = [0, HALF].map((at) => namesAt(bytes.subarray(at, at + HALF)));
+  const [newest] = halves
+    .filter((half) => half !== undefined)
+    .sort((a, b) => b.sequence - a.sequence);
+  if (newest?.names.layout !== LAYOUT) return kept;
+  const image = bytes.subarray(NAMES);
+  const macs = macsByPort(image);
+  for (const { name, index, peer } of newest.names.ports) {
+    const at = RING_BASE - STATE_FROM + index * RINGS_PER_PORT * RING_STRIDE;
+    const rings = image.subarray(at, at + RINGS_PER_PORT * RING_STRIDE);
+    kept.set(name, { rings, macs: macs.get(index) ?? [], peer });
+  }
+  return kept;
 }
 
 function namesAt(half: Buffer): { sequence: number; names: Names } | undefined {

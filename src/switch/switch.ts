@@ -45,6 +45,7 @@ import { VirtioUserPort } from '../port/virtio-user.ts';
 import type {
   FdbEntry,
   Forwarding,
+  HandedOver,
   MemoryPortOptions,
   Policing,
   PortEvents,
@@ -56,15 +57,21 @@ import type {
   SwitchInfo,
   SwitchOptions,
   SwitchSettings,
+  TakeOverOptions,
+  VhostUserPortOptions,
 } from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
 import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
-import { Fdb } from './fdb.ts';
+import { Fdb, macBits } from './fdb.ts';
+import { awaitCall, giveAway, takeOver } from './handover.ts';
 import { checkAgeing, checkPortOptions, portName, SWITCH_DEFAULTS } from './options.ts';
 import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts';
+
+/** Milliseconds that a switch whose ports were taken over has to close. */
+const LEAVING_LIMIT = 10_000;
 
 /** Those that carry a port as it is listed. */
 type PortEvent = Exclude<keyof PortEvents, 'notice'>;
@@ -240,19 +247,23 @@ export class Switch implements SwitchApi {
       });
     }
     if (options.type === 'tap') return new TapPort(options, index, device, this);
-    const tell = {
-      onNotice: (text: string) => this.#notice(options.name, text),
-      onConnected: () => {
-        this.#note();
-        this.#tell('connected', port);
-      },
-    };
+    const tell = this.#tellOf(options.name, () => port);
     const port: VhostUserPort | VirtioUserPort =
       options.type === 'virtio-user'
         ? new VirtioUserPort(options, index, device, this, tell)
         : new VhostUserPort(options, index, device, this.loop, tell);
     port.open();
     return port;
+  }
+
+  #tellOf(name: string, port: () => Port) {
+    return {
+      onNotice: (text: string) => this.#notice(name, text),
+      onConnected: () => {
+        this.#note();
+        this.#tell('connected', port());
+      },
+    };
   }
 
   #freeIndex(): number {
@@ -428,6 +439,63 @@ export class Switch implements SwitchApi {
         this.#tell('quarantined', port!);
       }
     }
+  }
+
+  // --- hand-over ---------------------------------------------------------------------------------
+
+  async handOver(to: string): Promise<HandedOver> {
+    const ports = this.#present().filter((port) => port instanceof VhostUserPort);
+    const macs = () => {
+      const found = new Map<string, string[]>();
+      for (const { port, mac } of this.fdb()) found.set(port, [...(found.get(port) ?? []), mac]);
+      return found;
+    };
+    const host = { loop: this.loop, control: this.control, macs };
+    const { channel, pause } = await giveAway(host, ports, to);
+    return { pause, closed: () => channel.close() };
+  }
+
+  async takeOver({ at, pid, ask, wanted, state }: TakeOverOptions): Promise<void> {
+    // A thread that is still starting would have the guests wait for it.
+    await this.pool.ready();
+    const channel = await awaitCall(this.loop, at, pid, ask);
+    try {
+      await takeOver(
+        {
+          control: this.control,
+          adopt: (offer) => {
+            const options = wanted(offer.options);
+            return options && this.#adopt(options, offer.macs);
+          },
+          abandon: async (port) => {
+            port.endpoint.release();
+            await this.#remove(port);
+          },
+          notice: (port, text) => this.#notice(port, text),
+        },
+        channel,
+      );
+      // What the other one did not hand over is free when it is gone; one that hangs is not waited for.
+      await channel.receive(LEAVING_LIMIT).catch(() => {});
+    } finally {
+      channel.close();
+    }
+    if (state === undefined) return;
+    const names = this.#present().map(({ name }) => name);
+    for (const [name, kept] of StateFile.read(state)) {
+      if (!names.includes(name)) this.#kept.set(name, kept);
+    }
+    this.#state?.moveTo(state);
+  }
+
+  #adopt(options: VhostUserPortOptions, macs: readonly string[]): VhostUserPort {
+    const name = portName(options);
+    const port = this.#add(options, (index, device) => {
+      this.#warm.set(index, macs.map(macBits));
+      const tell = this.#tellOf(name, () => port);
+      return new VhostUserPort({ ...options, name }, index, device, this.loop, tell);
+    }) as VhostUserPort;
+    return port;
   }
 
   // --- reading -----------------------------------------------------------------------------------

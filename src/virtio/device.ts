@@ -204,6 +204,23 @@ export class NetDevice implements Backend {
     return (this.#port + (ring.queue >> 1)) % this.#host.pool.size;
   }
 
+  // --- hand-over (handover.ts) --------------------------------------------------------------------
+
+  /** Takes rings of this device from the workers; nothing else changes, and `resume` undoes it. */
+  pause(rings: Ring[]): void {
+    this.#halt(rings);
+  }
+
+  /** Split rings go on from the index in their memory: another process may have moved it meanwhile. */
+  resume(rings: Ring[]): void {
+    for (const ring of rings) {
+      if (!ring.live || ring.state !== RING_STOPPED) continue;
+      ring.base = ring.position;
+      ring.live = false;
+    }
+    this.#resume(rings);
+  }
+
   // --- features ----------------------------------------------------------------------------------
 
   setFeatures(features: bigint): void {
