@@ -130,6 +130,7 @@ export function start(
   at: readonly RingPosition[],
   fds: number[],
 ): void {
+  const kicks: [index: number, fd: number][] = [];
   for (const [index, { started, kick }] of from.rings.entries()) {
     const ring = device.rings[index]!;
     if (ring.isTx !== (direction === 'tx')) continue;
@@ -138,7 +139,8 @@ export function start(
     control.bytes.set(bytes, ringAddress(ring.index) + RING_FRAMES);
     device.setVringBase(index, base);
     const fd = kick < 0 ? -1 : fds.splice(kick, 1, -1)[0]!;
-    if (started) device.setVringKick(index, fd);
+    if (started) kicks.push([index, fd]);
     else if (fd >= 0) close(fd);
   }
+  device.setVringKicks(kicks);
 }
