@@ -16,7 +16,7 @@ import type { Cli } from './cli.ts';
 import { catchSignals, type Ending } from './ending.ts';
 import { LiveTable, runLive } from './live.ts';
 import { Orders } from './orders.ts';
-import { checkTakeover, takeOver } from './takeover.ts';
+import { besides, checkTakeover, takeOver } from './takeover.ts';
 
 export interface RunOptions {
   switch: SwitchOptions;
@@ -91,9 +91,8 @@ async function open(
   if (state === undefined) return cli.open(plain);
   if (options.state === undefined) makeRuntimeFolder(dirname(state));
   if (takesOver) {
-    // Beside that of the running one, until that is gone; what is there is of nobody who is left.
-    rmSync(`${state}.new`, { force: true });
-    return cli.open({ ...plain, state: `${state}.new` });
+    rmSync(besides(state), { force: true });
+    return cli.open({ ...plain, state: besides(state) });
   }
   try {
     return await cli.open({ ...plain, state });

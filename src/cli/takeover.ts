@@ -1,5 +1,6 @@
 // `--takeover`: a new process goes on with the ports of the switch that runs, whose guests stay connected.
 
+import { rmSync } from 'node:fs';
 import type { CheckedPort } from '../config/check.ts';
 import { samePort } from '../config/difference.ts';
 import { connectTo } from '../control/client.ts';
@@ -7,8 +8,10 @@ import { ControlError } from '../control/path.ts';
 import { HANDOVER_FORMAT } from '../limits.ts';
 import type { SwitchApi, SwitchInfo } from '../types.ts';
 
-/** Where the running one calls: beside its control socket, whose folder is this user's alone. */
-const SUFFIX = '.new';
+/** Beside `path`, for as long as the process there has it: nobody else's while this process lives. */
+export function besides(path: string): string {
+  return `${path}.${process.pid}`;
+}
 
 /** Throws ControlError where the running switch is of a version whose ports cannot be had. */
 export function checkTakeover({ name, pid, version, handover }: SwitchInfo): void {
@@ -30,16 +33,19 @@ export async function takeOver(
   ports: readonly CheckedPort[],
   state: string | undefined,
 ): Promise<void> {
-  const at = `${control}${SUFFIX}`;
+  const at = besides(control);
+  // Of a process of the same number that was killed.
+  rmSync(at, { force: true });
   try {
     await api.takeOver({
       at,
       pid: running.pid,
       ask: () => connectTo(control).post('/leave', { format: HANDOVER_FORMAT, to: at }),
-      wanted: (theirs) =>
-        ports.find(
-          (port) => port.name === theirs.name && samePort(port, theirs as CheckedPort),
-        ) as ReturnType<Parameters<SwitchApi['takeOver']>[0]['wanted']>,
+      wanted: (theirs) => {
+        const port = ports.find(({ name }) => name === theirs.name);
+        const same = port?.type === 'vhost-user' && samePort(port, theirs as CheckedPort);
+        return same ? port : undefined;
+      },
       state,
     });
   } catch (error) {

@@ -1,7 +1,7 @@
 // Two guests of our own behind a switch in a process of its own, and what they see of its leaving.
 
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
+import { globSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { connectTo } from '../../src/control/client.ts';
 import { HANDOVER_FORMAT } from '../../src/limits.ts';
@@ -105,6 +105,12 @@ export class Lab {
     return Math.max(0, ...around.map(({ from, to }) => to - from));
   }
 
+  /** Files of this lab in /dev/shm. */
+  states(): string[] {
+    const files = globSync(`${this.state}*`);
+    return files.sort();
+  }
+
   counts(): string {
     return JSON.stringify(this.guests.map(({ sent, received, again }) => [sent, received, again]));
   }
@@ -148,7 +154,7 @@ export class Lab {
     for (const child of this.#children) await child.finish(10_000).catch(() => {});
     for (const guest of this.guests) guest.close();
     await this.loop.close();
-    for (const file of [this.state, `${this.state}.new`]) rmSync(file, { force: true });
+    for (const file of this.states()) rmSync(file);
     removeFolder(this.folder);
   }
 }
