@@ -48,6 +48,7 @@ function summary(values: number[]): string {
 for (const packed of [false, true]) {
   for (const [name, replace] of Object.entries(WAYS)) {
     const lab = new Lab(packed);
+    lab.lossy = true;
     const gaps: number[] = [];
     const pauses: number[] = [];
     try {

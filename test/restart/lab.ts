@@ -14,6 +14,9 @@ import { KeepingDriver } from './keeping-driver.ts';
 
 /** Milliseconds. */
 const SHORT = 0.5;
+const LOST = 50;
+/** Frames on their way. */
+const WINDOW = 64;
 
 /** Guest a connects to the switch, which connects to guest b. */
 export class Lab {
@@ -26,7 +29,10 @@ export class Lab {
   readonly #children: Child[] = [];
   /** Times without a frame for a guest, from and to on the clock of events, in order; short ones left out. */
   gaps: { from: number; to: number }[] = [];
+  /** Frames that do not come are given up: else, once a window of them is lost, nothing more is sent. */
+  lossy = false;
   readonly #last = [0, 0];
+  readonly #lost = [0, 0];
 
   constructor(packed: boolean) {
     this.guests = [new KeepingDriver(1, packed), new KeepingDriver(2, packed)];
@@ -76,12 +82,16 @@ export class Lab {
         [1, b, a],
       ] as const) {
         // Never more on the way than the receiver has room for.
-        from.send(from.sent - to.received < 64 ? 32 : 0);
+        const behind = from.sent - to.received - this.#lost[i]!;
+        from.send(behind < WINDOW ? 32 : 0);
         const before = to.received;
         to.receive();
-        if (to.received === before) continue;
         const now = performance.timeOrigin + performance.now();
         const last = this.#last[i]!;
+        if (this.lossy && behind >= WINDOW && last > 0 && now - last > LOST) {
+          this.#lost[i]! += behind;
+        }
+        if (to.received === before) continue;
         if (last > 0 && now - last > SHORT) this.gaps.push({ from: last, to: now });
         this.#last[i] = now;
       }

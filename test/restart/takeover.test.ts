@@ -2,8 +2,9 @@
 // no frame is lost, doubled or corrupt. Whatever goes wrong before that leaves the old one as it was.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, lstatSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { connectTo } from '../../src/control/client.ts';
@@ -165,17 +166,28 @@ describe('--takeover', { timeout: 120_000 }, () => {
       const { ino, ctimeNs } = lstatSync(path(name), { bigint: true });
       return `${ino} ${ctimeNs}`;
     };
-    writeFileSync(file, 'ports:\n  - path: a\n  - path: b\n  - path: c\n');
+    writeFileSync(file, 'ports:\n  - path: a\n  - path: b\n  - path: c\n  - path: half\n');
     const old = up();
     const children = [old];
     const taken = createServer();
+    const clients: Socket[] = [];
     try {
       await started(old);
-      const before = ['a', 'b'].map(identity);
+      const before = ['a', 'b', 'half'].map(identity);
+      // One that has not said anything yet, and one in the middle of a message.
+      clients.push(connect(path('a')), connect(path('half')));
+      clients[1]!.write('12345');
+      const cutOff = once(clients[1]!, 'close');
+      await waitFor(
+        () => old.stdout.includes('half connected') && old.stdout.includes('a connected'),
+        5000,
+        'both clients',
+        () => old.tail(),
+      );
       await new Promise<void>((done) => taken.listen(path('busy'), done));
       writeFileSync(
         file,
-        'workers: 2\nports:\n  - path: a\n  - {path: b, mtu: 1500}\n  - path: d\n  - path: busy\n',
+        'workers: 2\nports:\n  - path: a\n  - {path: b, mtu: 1500}\n  - path: d\n  - path: half\n  - path: busy\n',
       );
       const next = up('--takeover');
       children.push(next);
@@ -188,17 +200,21 @@ describe('--takeover', { timeout: 120_000 }, () => {
           ['a', undefined],
           ['b', 1500],
           ['d', undefined],
+          ['half', undefined],
         ],
       );
       // The same socket for the one, a new one for the other; c's is gone.
       assert.equal(identity('a'), before[0]);
       assert.notEqual(identity('b'), before[1]);
       assert.ok(!existsSync(path('c')));
+      await cutOff;
+      assert.notEqual(identity('half'), before[2]);
+      assert.deepEqual([ports[0]!.state, ports[0]!.peer?.pid], ['connected', process.pid]);
       assert.match(next.stderr, /^vhop: port busy could not be added: \S+busy is in use by/);
       taken.close();
       while (existsSync(path('busy'))) await sleep(5);
       const report = await connectTo(path('control')).post('/reload', {});
-      assert.deepEqual([report.added, report.untouched], [['busy'], 3]);
+      assert.deepEqual([report.added, report.untouched], [['busy'], 4]);
       // A file that is wrong does not get as far as asking.
       writeFileSync(file, 'ports: 7\n');
       const wrong = up('--takeover');
@@ -209,6 +225,7 @@ describe('--takeover', { timeout: 120_000 }, () => {
       assert.equal(await next.finish(10_000), 0);
       assert.ok(!existsSync(path('a')));
     } finally {
+      for (const client of clients) client.destroy();
       taken.close();
       for (const child of children) child.kill('SIGKILL');
       removeFolder(folder);
