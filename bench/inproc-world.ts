@@ -67,6 +67,8 @@ export interface WorldSpec {
   addresses?: number;
   /** Frames are from and to any of their ports' addresses, not always the same; default false. */
   roam?: boolean;
+  /** Everything written is marked in dirty logs, as while guests migrate; default false. */
+  log?: boolean;
   /** With more than one, receive rings are locked (datapath/deliver.ts); default 1. */
   workers?: number;
 }
@@ -141,6 +143,7 @@ export class World {
     for (let index = 0; index < ports; index++) {
       const port = rig.port({ features: acked, pairs, arena });
       port.set(PORT_PEER, index ^ 1);
+      if (spec.log) port.log();
       for (let pair = 0; pair < pairs; pair++) {
         const rx = port.queue(pair * 2, { size: receive });
         this.#rings.rx.push(rx);
@@ -155,6 +158,9 @@ export class World {
       for (let host = 0; host < hosts; host++) rig.datapath.fdbLearn(address(index, host), index);
     }
     if (rig.control.get(SWITCH_FDB_FULL) > 0) throw new Error('the FDB does not hold them all');
+    if (spec.log) {
+      for (const queue of [...this.#rings.rx, ...this.#rings.tx]) queue.keepLog();
+    }
     rig.control.set(SWITCH_WORKERS, spec.workers ?? 1);
     rig.publish();
     // Until a flow was heard it may go to a ring that another fills: what is lost then is no mistake.

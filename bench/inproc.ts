@@ -142,6 +142,15 @@ const GROUPS: Group[] = [
       ],
     ],
   },
+  ...(['split', 'packed'] as const).flatMap((format) =>
+    ([64, 1518, 'tso'] as const).map((size) => ({
+      caption: `While both guests migrate, with dirty logs: ${sizeName(size)}, ${format}`,
+      worlds: [
+        ['not logged', { size, format }],
+        ['logged', { size, format, log: true }],
+      ] satisfies Group['worlds'],
+    })),
+  ),
   {
     caption: 'What a lock costs that nobody else wants: 64 B, split',
     worlds: [

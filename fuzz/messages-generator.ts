@@ -90,15 +90,16 @@ export class SessionGenerator {
     return { request, payload: encodeMessage(request, 1, kind, value).slice(vu.HEADER_SIZE), fds };
   }
 
-  /** The next request of a start: features, memory, then each ring. */
+  /** The next request of a start: features, memory, a dirty log, then each ring. */
   #onward(): Shape {
     const stage = this.#stage++;
     if (stage === 0) return this.#make(vu.VU_SET_PROTOCOL_FEATURES);
     if (stage === 1) return this.#make(vu.VU_SET_FEATURES);
     if (stage === 2) return this.#make(vu.VU_SET_MEM_TABLE);
-    const [ring, part] = [Math.floor((stage - 3) / 6), (stage - 3) % 6];
+    if (stage === 3) return this.#make(vu.VU_SET_LOG_BASE);
+    const [ring, part] = [Math.floor((stage - 4) / 6), (stage - 4) % 6];
     if (ring >= this.#rings) {
-      this.#stage = this.#random.below(3 + 6 * this.#rings);
+      this.#stage = this.#random.below(4 + 6 * this.#rings);
       return this.#make(vu.VU_GET_VRING_BASE);
     }
     const requests = [
@@ -151,8 +152,17 @@ export class SessionGenerator {
       case vu.VU_SET_VRING_ADDR: {
         const at = UVA + BigInt(ring) * 0x2_0000n;
         const parts = { desc: at, avail: at + 0x8000n, used: at + 0x1_0000n };
-        return this.#shape(request, 'addr', { index: ring, flags: 0, logGpa: 0n, ...parts });
+        const flags = random.once(2) ? vu.VRING_F_LOG : 0;
+        const logGpa = random.once(8) ? random.pick(BORDERS) : parts.used - UVA;
+        return this.#shape(request, 'addr', { index: ring, flags, logGpa, ...parts });
       }
+      case vu.VU_SET_LOG_BASE: {
+        const size = random.once(8) ? random.pick(BORDERS) : BigInt(SMALL_BYTES / 2);
+        const offset = random.once(8) ? random.pick(BORDERS) : BigInt(random.below(3) * 0x1000);
+        return this.#shape(request, 'log', { size, offset }, [random.once(4) ? 'ram' : 'small']);
+      }
+      case vu.VU_SET_LOG_FD:
+        return this.#shape(request, 'none', null, ['event']);
       case vu.VU_GET_VRING_BASE:
         return this.#shape(request, 'state', { index: ring, num: 0 });
       case vu.VU_SET_VRING_ENABLE:

@@ -36,6 +36,7 @@ export class MessageRig {
   readonly #honest: FrontEnd;
   readonly #kinds = openKinds();
   readonly #free: number;
+  readonly #pinned: number;
   readonly #watched: number;
   readonly #innocent: string;
 
@@ -50,6 +51,7 @@ export class MessageRig {
     this.target = target.device;
     this.#honest = new FrontEnd(this.bench, target.device);
     this.#free = this.bench.window.largestFree();
+    this.#pinned = this.bench.window.largestPinned();
     this.#watched = this.bench.watched.size;
     this.#innocent = this.#innocentState();
     assert.ok(this.#pass(...this.#innocents), 'the innocent guests do not work');
@@ -123,6 +125,7 @@ export class MessageRig {
 
   #nothingLeft(): void {
     assert.equal(this.bench.window.largestFree(), this.#free, 'memory left mapped');
+    assert.equal(this.bench.window.largestPinned(), this.#pinned, 'a dirty log left mapped');
     assert.equal(this.bench.watched.size, this.#watched, 'a kick left watched');
     assert.equal(this.target.up, false, 'the port still up');
     assert.equal(this.target.regions.bytes, 0);

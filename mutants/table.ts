@@ -38,6 +38,9 @@ export const TRAP = 'test/datapath/trap.test.ts';
 export const SESSION = 'test/vhost-user/session.test.ts';
 export const SETUP = 'test/virtio/setup.test.ts';
 export const MEMORY = 'test/virtio/memory.test.ts';
+export const LOG = 'test/datapath/log.test.ts';
+export const LOGGING = 'test/virtio/logging.test.ts';
+export const PAGING = 'test/virtio/paging.test.ts';
 
 type Row = [name: string, n: number, find: string, replace: string, ...tests: string[]];
 

@@ -85,8 +85,8 @@ export const TRAFFIC: Mutant[] = [
     [
       'used-before-written',
       22,
-      '      scatter(frame, hdrLen, buffers);\n      takeRoom(buffers, need);',
-      '      takeRoom(buffers, need);\n      closeRoom(ring);\n      scatter(frame, hdrLen, buffers);',
+      '      scatter(frame, hdrLen, buffers);\n      takeRoom(ring, buffers, need);',
+      '      takeRoom(ring, buffers, need);\n      closeRoom(ring);\n      scatter(frame, hdrLen, buffers);',
       MERGE,
     ],
     [

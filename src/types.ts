@@ -141,6 +141,41 @@ export interface PeerInfo {
   process?: string;
 }
 
+/** How a port's link went down. */
+export interface LinkDown {
+  /**
+   * `stopped`: the guest, or its front end for it, stopped or disabled the rings (GET_VRING_BASE,
+   * SET_VRING_ENABLE). `lost`: the connection ended while rings ran. `quarantined`: see `reason`.
+   */
+  cause: 'stopped' | 'lost' | 'quarantined';
+  /** A sentence; none for `stopped`. */
+  reason?: string;
+  /** Milliseconds until the link was up again; absent while it is not. */
+  gap?: number;
+}
+
+/**
+ * What became of a port's link since the port was added. The link is up while at least one ring pair
+ * carries frames.
+ */
+export interface PortHistory {
+  /** When a peer last came or went, or the link went up or down; milliseconds since the epoch. */
+  since: number;
+  /** How often a front end connected; of `virtio-user`, how often a back end took the rings over. */
+  connections: number;
+  /** How often the link went down because the connection was lost. */
+  lost: number;
+  /** How the link went down last; absent: it never did. */
+  down?: LinkDown;
+  /** How often a switch took this port up from the one before it; all of it that the state file tells. */
+  restarts: number;
+  /**
+   * With `restarts`: milliseconds from the opening of this switch to the link's first being up. When the one
+   * before ended nobody knows who was not there.
+   */
+  resumed?: number;
+}
+
 /** Frames and bytes count Ethernet frames without the virtio header and without FCS. */
 export interface PortInfo {
   name: string;
@@ -170,6 +205,9 @@ export interface PortInfo {
   /** Whether none of the memory can shrink while it is mapped; absent while there is none. */
   sealed?: boolean;
   peer?: PeerInfo;
+  history: PortHistory;
+  /** True while what is written to guest memory is logged for a live migration (VHOST_F_LOG_ALL). */
+  logging?: boolean;
   /** What it may send, a second and at once; absent: not limited. */
   rate?: Limits;
   burst?: Limits;
@@ -279,6 +317,8 @@ export interface PortEvents {
   'port-down': PortInfo;
   quarantined: PortInfo;
   'link-features': PortInfo;
+  /** The front end turned logging on or off, as for a live migration: see `logging`. */
+  logging: PortInfo;
   /** A refusal or a disconnect: one sentence naming the port. */
   notice: { port: string; message: string };
 }

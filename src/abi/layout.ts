@@ -10,6 +10,7 @@
 //   0x0003_0000  region tables  256 x 64 x 32 B    written by main, under quiesce
 //   0x000b_0000  slot stamps   2048 x u32          workers
 //   0x000b_2000  slot records  2048 x 16 B         whoever holds the pager's lock
+//   0x000b_a000  slots' pages  2048 x u32          whoever maps one
 //   0x0010_0000  ring blocks   4096 x 512 B        line 0 by main, the rest by the ring's owner
 //   0x0030_0000  flow tables    256 x 1 KiB        written by the worker that hears a flow
 //   0x0034_0000  faults        1 Mi bits          whoever finds a page gone; cleared by main
@@ -84,6 +85,9 @@ export const SLOT_TABLE = 4;
 export const SLOT_NEXT = 8;
 /** u32 in limbo: PAGER_CLOCK when it was evicted. */
 export const SLOT_SINCE = 12;
+
+/** u32 by slot: linear address of the page table entry that named it last, evicted or not. */
+export const SLOT_PAGES = 0xb_a000;
 
 /** Page table entries: not mapped, being mapped by a worker; else the slot's linear address. */
 export const PAGE_ABSENT = 0;
@@ -168,6 +172,14 @@ export const POLICE_TOKENS_BITS = 104;
 export const POLICE_FILLED = 112;
 /** u32 0 or 1. */
 export const POLICE_LOCK = 120;
+// Line 2: for a guest that migrates.
+/**
+ * u64 the dirty log (datapath/log.ts): the bitmap's linear address, and << 32 how many 4 KiB pages from GPA 0 on
+ * it has bits for. One word, as main swaps it under running rings. 0: none.
+ */
+export const PORT_LOG = 128;
+/** u64 the address (wire order, first byte lowest) to be announced by a RARP, and 1 << 48; main sets it, the worker 0. */
+export const PORT_RARP = 136;
 export const NO_PORT = 0xffff_ffff;
 export const PORT_ABSENT = 0;
 export const PORT_DOWN = 1;
@@ -207,10 +219,13 @@ export const RING_SIZE = 4; // u32 entries
 export const RING_DESC = 8;
 export const RING_AVAIL = 12;
 export const RING_USED = 16;
-export const RING_FLAGS = 20; // u32 RINGF_*
+export const RING_FLAGS = 20; // u32 RINGF_*; those of logging also while it runs
 export const RING_PORT = 24; // u32
 export const RING_WORKER = 28; // u32 who polls it (TX)
 export const RING_CALL_FD = 32; // i32 eventfd to signal, or -1
+/** u64 GPAs of the parts that the device writes, for RINGF_LOG_RING: of RING_USED, and of a packed ring's RING_DESC. */
+export const RING_LOG_USED = 40;
+export const RING_LOG_DESC = 48;
 // Line 1: written by the owner (TX: its worker; RX: whoever holds the lock).
 export const RING_LOCK = 64; // u32 0 or 1
 // Positions, u32, low 16 bits: split, a free-running index; packed, bits 0-14 the slot and bit 15 the
@@ -265,6 +280,9 @@ export const RINGF_MRG = 4;
 export const RINGF_POLLED = 8;
 export const RINGF_PACKED = 16;
 export const RINGF_IN_ORDER = 32;
+/** What is written into its buffers, and what into the ring itself, is marked in the port's dirty log. */
+export const RINGF_LOG = 64;
+export const RINGF_LOG_RING = 128;
 
 export const BROKEN_NONE = 0;
 /** avail.idx is further ahead than the ring is long. */
@@ -313,6 +331,8 @@ export const AHEAD = 256;
 export const SCRATCH_OUT = 0x3000;
 /** u32 that nobody reads: what `touchRoom` looked at, so that it does (datapath/room.ts). */
 export const SCRATCH_TOUCHED = 0x3100;
+/** u32 that nobody reads: stored to as a fence (datapath/log.ts). */
+export const SCRATCH_FENCE = 0x3140;
 /** Records of the frames meant for one ring, and of all frames of a burst: BURST x u32 each. */
 export const SCRATCH_LIST = 0x3200;
 export const SCRATCH_ALL = 0x3400;

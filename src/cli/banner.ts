@@ -4,6 +4,7 @@ import type { SwitchEvent } from '../control/events.ts';
 import type { PeerInfo, PortInfo, SwitchInfo } from '../types.ts';
 import type { Output } from './cli.ts';
 import { reloadText } from './reload.ts';
+import { downText, upText } from './story.ts';
 import { paint, plain, tableLines } from './table.ts';
 import { clock } from './units.ts';
 
@@ -70,11 +71,13 @@ export function eventLine(out: Output, { event, time, value }: SwitchEvent): str
     case 'connected':
       return `${at}${value.name} connected: ${peerText(value.peer)}`;
     case 'port-up':
-      return `${at}${value.name} ${paint(out, 'green', 'up')}: ${details(value)}`;
+      return `${at}${value.name} ${paint(out, 'green', upText(value.history))}: ${details(value)}`;
     case 'port-down':
-      return `${at}${value.name} ${paint(out, 'yellow', 'down')}${reason(value)}`;
+      return `${at}${value.name} ${paint(out, 'yellow', 'down')}${why(value)}`;
     case 'quarantined':
       return `${at}${value.name} ${paint(out, 'red', 'quarantined')}${reason(value)}`;
+    case 'logging':
+      return `${at}${value.name} logging ${value.logging ? 'on' : 'off'}`;
     case 'link-features':
       return value.state === 'up' ? `${at}${value.name} negotiated: ${details(value)}` : undefined;
     case 'reloaded': {
@@ -98,6 +101,10 @@ function details(port: PortInfo): string {
   // A guest enables its queues one by one, and the first event may come before any of them.
   if (port.queuesEnabled === 0) return features;
   return `${port.queuesEnabled} queue${port.queuesEnabled === 1 ? '' : 's'}, ${features}`;
+}
+
+function why({ history: { down } }: PortInfo): string {
+  return down ? `: ${plain(downText(down))}` : '';
 }
 
 function reason(port: PortInfo): string {

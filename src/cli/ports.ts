@@ -2,7 +2,7 @@
 // bit by bit what was negotiated.
 
 import { suggestion } from '../config/nearest.ts';
-import type { Limits, PortInfo } from '../types.ts';
+import type { Limits, PortHistory, PortInfo } from '../types.ts';
 import { peerText } from './banner.ts';
 import {
   type Cli,
@@ -15,8 +15,9 @@ import {
 } from './cli.ts';
 import { type FeatureRow, featureGroups, featureTitle, LEGEND } from './features.ts';
 import { paintState } from './live.ts';
+import { downText, storyText } from './story.ts';
 import { type Column, paint, plain, printTable, tableLines } from './table.ts';
-import { memory, scaled } from './units.ts';
+import { duration, memory, scaled, span } from './units.ts';
 
 interface PortsOptions extends QueryOptions {
   features?: boolean;
@@ -59,6 +60,7 @@ function printPorts(cli: Cli, found: readonly PortInfo[]): void {
     [
       { title: 'port' },
       { title: 'state' },
+      { title: 'for', align: 'right' },
       { title: 'queues', align: 'right' },
       { title: 'MAC' },
       { title: 'memory', align: 'right' },
@@ -68,6 +70,7 @@ function printPorts(cli: Cli, found: readonly PortInfo[]): void {
     found.map((p) => [
       p.name,
       p.state,
+      age(p),
       `${p.queuesEnabled}/${p.queues}`,
       p.mac,
       p.memory > 0 ? memory(p.memory) : undefined,
@@ -76,16 +79,24 @@ function printPorts(cli: Cli, found: readonly PortInfo[]): void {
     ]),
     (text, column) => (column === 1 ? paintState(cli.out, text) : text),
   );
-  for (const { name, reason } of found) {
-    if (reason) cli.out.write(` ${name}: ${plain(reason)}\n`);
-  }
+  const stories = found.flatMap((port) => {
+    const story = storyText(port);
+    return story === undefined ? [] : [` ${port.name}: ${plain(story)}\n`];
+  });
+  if (stories.length > 0) cli.out.write(`\n${stories.join('')}`);
+}
+
+/** Since a port is as it is: 42s, 3m07s. */
+function age({ history }: PortInfo): string {
+  return duration(Math.max(0, Date.now() - history.since) / 1000);
 }
 
 function printPort(cli: Cli, port: PortInfo): void {
-  const { peer } = port;
+  const { peer, history } = port;
   const facts: [string, string | undefined][] = [
     ['port', port.name],
     ['state', port.reason ? `${port.state}: ${port.reason}` : port.state],
+    ['for', age(port)],
     ['type', port.type],
     ['mode', port.mode],
     ['socket', port.path],
@@ -99,11 +110,31 @@ function printPort(cli: Cli, port: PortInfo): void {
     ['at once', port.burst && limitsText(port.burst, '')],
     ['sealed', sealedText(port.sealed)],
     ['peer', peer && peerText(peer)],
+    ['connections', connectionsText(history)],
+    ['link', linkText(history)],
+    ['restarts', restartsText(history)],
+    ['logging', port.logging ? 'on: what is written to its memory is noted' : undefined],
     ['features', port.features.join(' ') || 'none negotiated'],
   ];
   for (const [title, value] of facts) {
     if (value !== undefined) cli.out.write(` ${title.padEnd(12)} ${plain(value)}\n`);
   }
+}
+
+function connectionsText({ connections, lost }: PortHistory): string {
+  return lost === 0 ? `${connections}` : `${connections}, ${lost} of them lost`;
+}
+
+function linkText({ down }: PortHistory): string | undefined {
+  if (!down) return undefined;
+  const gap = down.gap === undefined ? '' : ` for ${span(down.gap)}`;
+  return `last down${gap}: ${downText(down)}`;
+}
+
+function restartsText({ restarts, resumed }: PortHistory): string | undefined {
+  if (restarts === 0) return undefined;
+  const back = resumed === undefined ? '' : `; up ${span(resumed)} after the last one`;
+  return `${restarts} of the switch${back}`;
 }
 
 function limitsText({ bits, frames }: Limits, per: string): string {

@@ -41,6 +41,12 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 3600)}h${two(Math.floor((s % 3600) / 60))}m`;
 }
 
+/** Milliseconds as 4.2 ms, 38 ms, 1.5 s, 42 s, 3m07s, 2h05m. */
+export function span(ms: number): string {
+  if (ms < 999.5) return `${scaled(Math.max(ms, 0))} ms`;
+  return ms < 60_000 ? `${scaled(ms / 1000)} s` : duration(ms / 1000);
+}
+
 /** Local time of day, HH:MM:SS. */
 export function clock(time: number | Date = new Date()): string {
   const t = new Date(time);

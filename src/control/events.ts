@@ -10,6 +10,7 @@ export const SWITCH_EVENTS = Object.keys({
   'port-down': true,
   quarantined: true,
   'link-features': true,
+  logging: true,
   notice: true,
 } satisfies Record<keyof PortEvents, true>) as (keyof PortEvents)[];
 

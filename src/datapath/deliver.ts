@@ -29,6 +29,7 @@ import { count, countDrop, indexOf, portAt, scratch, worker } from './layout';
 import { complete, cut, cutBytes, SEGMENTED, SUMMED, TOO_LONG, treatment } from './offload';
 import { deliverPlain, plainBytes, writeHeader } from './plain';
 import {
+  abandonRoom,
   closeRoom,
   makeRoom,
   nextBuffer,
@@ -124,7 +125,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
         continue;
       }
       scatter(frame, hdrLen, buffers);
-      takeRoom(buffers, need);
+      takeRoom(ring, buffers, need);
     }
     frames++;
     bytes += len;
@@ -134,6 +135,7 @@ function fill(port: u32, ring: u32, list: u32, n: u32): void {
   if (load<u32>(ring, RING_STATE) == RING_BROKEN) {
     // Latched on the way: what was written before will never be used.
     countDrop(ring, DROP_RX_DOWN, frames);
+    abandonRoom(ring);
     return;
   }
   // Stopped on the way is no reason to hold back: main waits for this round to end.

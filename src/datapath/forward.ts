@@ -56,6 +56,7 @@ import {
   frameAt,
   HASH,
   LEN,
+  noneDropped,
 } from './frame';
 import { gather, gatheredBytes } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
@@ -102,6 +103,18 @@ export function pollRing(ring: u32): u32 {
   return n;
 }
 
+/** Sends the frame in record 0 as if `port` had sent it, and counts it on the port's first TX ring. */
+export function originate(port: u32): void {
+  const ring = ringAt(ringIndex(port, 1));
+  store<u32>(worker, indexOf(ring), WORKER_CURRENT);
+  startWork();
+  pagesForSending();
+  noneDropped();
+  toPaged = 0;
+  route(port, 1);
+  account(ring, 1, load<u32>(frameAt(0), LEN));
+}
+
 function discard(n: u32): void {
   for (let i: u32 = 0; i < n; i++) drop(frameAt(i), DROP_TX_DISABLED);
 }
@@ -110,12 +123,16 @@ function discard(n: u32): void {
 function complete(ring: u32, n: u32): void {
   // Delivery made the receivers' rings the culprits of a trap; from here on it is this one again.
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
-  const bytes: u64 = dropped == 0 ? gatheredBytes : countDrops(ring, n);
-  count(ring + RING_FRAMES, n);
-  count(ring + RING_BYTES, bytes);
-  count(ring + RING_BURSTS, 1);
+  account(ring, n, gatheredBytes);
   publishUsed(ring, giveBack(ring, n));
   notify(ring);
+}
+
+/** Counts a burst of `n` frames, of `bytes` if none of them was dropped. */
+function account(ring: u32, n: u32, bytes: u64): void {
+  count(ring + RING_FRAMES, n);
+  count(ring + RING_BYTES, dropped == 0 ? bytes : countDrops(ring, n));
+  count(ring + RING_BURSTS, 1);
 }
 
 /** Counts the dropped ones of `n` frames under their reasons; returns the bytes of the others. */
@@ -150,7 +167,6 @@ function forward(ring: u32, n: u32): void {
 
 function distribute(ring: u32, n: u32): void {
   const port = load<u32>(ring, RING_PORT);
-  const ports = load<u32>(SWITCH_PORTS);
   if (load<u32>(portAt(port), PORT_RX_PAIRS) > 1) {
     const pair = (indexOf(ring) & (RINGS_PER_PORT - 1)) >> 1;
     for (let i: u32 = 0; i < n; i++) {
@@ -158,6 +174,11 @@ function distribute(ring: u32, n: u32): void {
       if (load<u32>(frame, DEST) != DEST_DROP) heard(port, pair, flowHash(frame));
     }
   }
+  route(port, n);
+}
+
+function route(port: u32, n: u32): void {
+  const ports = load<u32>(SWITCH_PORTS);
   const only =
     load<u32>(SWITCH_FORWARDING) == FORWARD_WIRE ? wire(port, n) : classify(port, ports, n);
   if (only == DEST_FLOOD) {

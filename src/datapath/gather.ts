@@ -165,7 +165,7 @@ export function gather(ring: u32, n: u32): u32 {
 let plainBytes: u32 = 0;
 
 /** Notes a frame that lies in one piece at `at`, `left` bytes of it behind those kept. */
-function place(frame: u32, at: u32, left: u32): void {
+export function place(frame: u32, at: u32, left: u32): void {
   store<u64>(frame, <u64>(at + KEPT) | ((<u64>left) << 32), ADDR);
   store<u64>(frame, <u64>(left > 0 ? 1 : 0) | ((<u64>(frame + ADDR)) << 32), COUNT);
   store<u64>(frame, <u64>(left + KEPT), LEN);

@@ -9,6 +9,7 @@
 
 import {
   MAX_REGIONS,
+  PAGER_FIRST,
   PORT_PAGED,
   PORT_REGIONS,
   REGION_BASE,
@@ -17,10 +18,12 @@ import {
   REGION_SIZE,
   REGION_SKEW,
   REGION_STRIDE,
+  REGION_TABLE,
   SLOT,
 } from '../abi/layout';
 import { portAt } from './layout';
 import { resident } from './pager';
+import { entryOf } from './slots';
 
 /** Zeroes below the control area: a region of no bytes. */
 const NO_REGION: u32 = 0;
@@ -115,4 +118,33 @@ function locatePaged(port: u32, addr: u64): u32 {
     }
   }
   return 0;
+}
+
+/** No guest-physical address. */
+export const NO_GPA: u64 = u64.MAX_VALUE;
+
+/**
+ * The way back: the guest-physical address of what `port` has at linear address `at`, which one of the
+ * above gave in this round.
+ */
+export function gpaOf(port: u32, at: u32): u64 {
+  let region = regionsOf(port);
+  let end = region + load<u32>(portAt(port), PORT_REGIONS) * REGION_STRIDE;
+  for (; region < end; region += REGION_STRIDE) {
+    const offset = at - load<u32>(region, REGION_LINEAR);
+    if (offset < load<u64>(region, REGION_SIZE)) return load<u64>(region, REGION_GPA) + offset;
+  }
+  const paged = load<u32>(portAt(port), PORT_PAGED);
+  if (paged == 0) return NO_GPA;
+  const entry = entryOf(at);
+  const inPage = (at - load<u32>(PAGER_FIRST)) & (<u32>SLOT - 1);
+  end = region + paged * REGION_STRIDE;
+  for (; region < end; region += REGION_STRIDE) {
+    const table = load<u32>(region, REGION_TABLE);
+    if (entry < table) continue;
+    const page = (entry - table) >> 2;
+    const offset = <u64>page * SLOT + inPage - load<u32>(region, REGION_SKEW);
+    if (offset < load<u64>(region, REGION_SIZE)) return load<u64>(region, REGION_GPA) + offset;
+  }
+  return NO_GPA;
 }

@@ -122,7 +122,7 @@ export function complete(frame: u32, ring: u32, at: u32): u32 {
   writeSum(frame + ETH + plain, KEPT - plain);
   passSum(len - max(start, KEPT));
   patch(room, hdrLen + start + offset, stored(closeSum(), offset));
-  takeRoom(buffers, need);
+  takeRoom(ring, buffers, need);
   count(ring + RING_SUMMED, 1);
   return 1;
 }
@@ -174,7 +174,7 @@ export function cut(frame: u32, ring: u32, at: u32): u32 {
       passSum(payload);
       patch(room, hdrLen + csumStart + csumOffset, stored(closeSum(), csumOffset));
     }
-    takeRoom(buffers, need);
+    takeRoom(ring, buffers, need);
     delivered++;
     cutBytes += headersLen + payload;
   }

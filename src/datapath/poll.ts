@@ -46,6 +46,7 @@ import { pollRing } from './forward';
 import { laneArm, laneDisarm, laneFail, laneRun } from './lane';
 import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
+import { rarpDue, sendRarps } from './rarp';
 import { arm, disarm } from './ring';
 import { beginRound, slotsShort } from './slots';
 import { nextRound, owes, skipRounds } from './work';
@@ -54,6 +55,8 @@ import { nextRound, owes, skipRounds } from './work';
 const PARK_AFTER: u32 = 256;
 
 let active: u32 = 0;
+/** Some port's guest has to be announced (rarp.ts). */
+let rarps: bool = false;
 /** Where the next round begins: of a port that may not have all its rings polled, all have their turn. */
 let turn: u32 = 0;
 
@@ -135,10 +138,12 @@ function activateLane(number: u32): void {
 function rebuild(): void {
   active = 0;
   lanes = 0;
+  rarps = false;
   const ports = load<u32>(SWITCH_PORTS);
   for (let port: u32 = 0; port < ports; port++) {
     if (load<u32>(portAt(port), PORT_STATE) == PORT_ABSENT) continue;
     addLanes(port);
+    if (rarpDue(port)) rarps = true;
     const rings = load<u32>(portAt(port), PORT_RINGS);
     for (let queue: u32 = 1; queue < rings; queue += 2) {
       const ring = ringAt(ringIndex(port, queue));
@@ -160,6 +165,11 @@ function follow(): void {
 export function poll(): u32 {
   follow();
   const paging = load<u32>(PAGER_REGIONS) != 0;
+  if (rarps) {
+    rarps = false;
+    if (paging) beginRound();
+    sendRarps();
+  }
   let moved = visit(paging);
   if (moved == 0 && shortestWait > 0) {
     skipRounds(shortestWait - 1);
@@ -227,7 +237,7 @@ export function armAll(): u32 {
       i++;
     }
   }
-  return active + armLanes();
+  return active + armLanes() + (rarps ? 1 : 0);
 }
 
 /** How many rings are polled. */

@@ -23,6 +23,7 @@ import {
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
 import { signalCall } from './host';
 import { count, indexOf } from './layout';
+import { written as fence, logEntries, logNotification, logPublished, logsRing } from './log';
 import {
   advance,
   packedArm,
@@ -107,9 +108,14 @@ export function putUsed(
   n: u32,
   written: bool,
 ): u32 {
-  return isPacked(ring)
+  const behind = isPacked(ring)
     ? packedPut(ring, position, heads, stride, n, written)
     : splitPut(ring, position, heads, stride, n, written);
+  if (logsRing(ring)) {
+    fence();
+    logEntries(ring, position, heads, stride, n);
+  }
+  return behind;
 }
 
 /** The position behind `n` chains from `position` on, their heads as for putUsed. */
@@ -124,6 +130,7 @@ export function behind(ring: u32, position: u32, heads: u32, stride: u32, n: u32
 
 /** Makes the burst's used entries, up to `position`, visible: one store. */
 export function publishUsed(ring: u32, position: u32): void {
+  const first = load<u32>(ring, RING_USED_IDX);
   if (isPacked(ring)) {
     // Noted before: whoever is killed between the two leaves a ring that tells which (virtio/resume.ts).
     store<u32>(ring, position & 0xffff, RING_NEXT);
@@ -133,6 +140,8 @@ export function publishUsed(ring: u32, position: u32): void {
   }
   store<u32>(ring, position & 0xffff, RING_LAST_AVAIL);
   store<u32>(ring, position & 0xffff, RING_USED_IDX);
+  // The store that published is the fence.
+  if (logsRing(ring)) logPublished(ring, first);
 }
 
 /** Calls the guest if it asked for it; follows `publishUsed`, whose store is the fence. */
@@ -152,7 +161,9 @@ export function notify(ring: u32): void {
 export function arm(ring: u32): bool {
   // Dekker's half: the format stores the request, then loads the ring; the driver stores to the ring
   // before it loads the request. One of the two sees the other.
-  if (!(isPacked(ring) ? packedArm(ring) : splitArm(ring))) {
+  const empty = isPacked(ring) ? packedArm(ring) : splitArm(ring);
+  if (logsRing(ring)) logNotification(ring);
+  if (!empty) {
     disarm(ring);
     return false;
   }
@@ -165,4 +176,5 @@ export function disarm(ring: u32): void {
   store<u32>(ring, 0, RING_ARMED);
   if (isPacked(ring)) packedDisarm(ring);
   else splitDisarm(ring);
+  if (logsRing(ring)) logNotification(ring);
 }

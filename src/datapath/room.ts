@@ -39,6 +39,7 @@ import {
 import { DESC_F_WRITE } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes, walkedDescriptors } from './chain';
 import { countDrop, scratch } from './layout';
+import { written as fence, logBytes, logSegments, logs } from './log';
 import { firstRegion, foundIn, translate, within } from './memory';
 import {
   MISSING_NOTHING,
@@ -84,6 +85,7 @@ let available: u32 = 0; // buffers there are at most
 let position: u32 = 0; // ring position behind the last gathered
 let used: u32 = 0; // ring position behind the last written
 let packed: bool = false;
+let logging: bool = false; // what is written is marked (log.ts)
 let cutShort: bool = false; // more is posted than `available`, in too many pieces
 let looksLeft: u32 = 0; // buffers and descriptors that may still be looked at for this burst
 
@@ -94,6 +96,7 @@ export function bufferAt(i: u32): u32 {
 /** Turns to a ring of which about `n` buffers are needed. It may get latched, here and later. */
 export function openRoom(ring: u32, n: u32): void {
   packed = isPacked(ring);
+  logging = logs(ring);
   cutShort = false;
   looksLeft = BURST_LOOKS + n * FRAME_LOOKS;
   written = 0;
@@ -195,8 +198,24 @@ export function takeBuffer(len: u32): void {
   taken++;
 }
 
+/** Marks what was written into buffers of one descriptor; those of several were marked when they were taken. */
+function logTaken(ring: u32): void {
+  fence();
+  for (let i = written; i < taken; i++) {
+    const buffer = bufferAt(i);
+    const len = load<u32>(buffer, BUF_LEN);
+    if (load<u32>(buffer) != 0 && len > 0) logBytes(ring, load<u32>(buffer), len);
+  }
+}
+
+/** Of a ring that was latched: what was written will never be used, and was written. */
+export function abandonRoom(ring: u32): void {
+  if (logging) logTaken(ring);
+}
+
 /** Writes the used entries of all buffers taken; records lie in a ring: two runs at most. */
 function writeUsed(ring: u32): void {
+  if (logging) logTaken(ring);
   while (written < taken) {
     const run = min(taken - written, AHEAD - (written & (AHEAD - 1)));
     used = putUsed(ring, used, bufferAt(written) + BUF_HEAD, BUFFER, run, true);
@@ -266,7 +285,11 @@ export function makeRoom(ring: u32, need: u32): i32 {
 }
 
 /** Takes the `buffers` that makeRoom found, `len` bytes of them written. */
-export function takeRoom(buffers: u32, len: u32): void {
+export function takeRoom(ring: u32, buffers: u32, len: u32): void {
+  if (logging) {
+    fence();
+    logSegments(ring, scratch + SCRATCH_RX_SEGMENTS, len);
+  }
   for (let k: u32 = 0; k < buffers; k++) {
     const part = min(len, load<u32>(bufferAt(taken), BUF_LEN));
     takeBuffer(part);

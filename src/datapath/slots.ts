@@ -28,6 +28,7 @@ import {
   SLOT,
   SLOT_ENTRY,
   SLOT_NEXT,
+  SLOT_PAGES,
   SLOT_RECORD,
   SLOT_RECORDS,
   SLOT_SINCE,
@@ -229,8 +230,14 @@ export function publishSlot(slot: u32, table: u32, entry: u32): void {
   const record = recordAt(slot);
   touch(linear);
   store<u32>(record, table, SLOT_TABLE);
+  store<u32>(SLOT_PAGES + slot * 4, entry);
   atomic.store<u32>(record + SLOT_ENTRY, entry);
   atomic.store<u32>(entry, linear);
+}
+
+/** The page table entry that named the slot at `linear` when this worker looked its page up. */
+export function entryOf(linear: u32): u32 {
+  return load<u32>(SLOT_PAGES + ((linear - load<u32>(PAGER_FIRST)) / SLOT) * 4);
 }
 
 /** The slot at `linear` is used in this round. */

@@ -36,6 +36,12 @@ export function processStart(pid: number): string | undefined {
   }
 }
 
+/** Whether the process `PID:START` (processStart) is there, and not another one of its number. */
+export function processLives(identity: string): boolean {
+  const [pid, start] = identity.split(':');
+  return start !== undefined && processStart(Number(pid)) === start;
+}
+
 /** What a process is called (at most 15 characters, its own choice); undefined where /proc does not tell. */
 export function processName(pid: number): string | undefined {
   try {

@@ -96,6 +96,11 @@ export class RegionTable {
     return bytesOf(this.#regions);
   }
 
+  /** GPA behind the last byte of all. */
+  get end(): bigint {
+    return this.#regions.reduce((end, { gpa, size }) => (gpa + size > end ? gpa + size : end), 0n);
+  }
+
   /** Bytes of those that are paged. */
   get pagedBytes(): number {
     return bytesOf(this.#paged);
@@ -242,9 +247,19 @@ export class RegionTable {
    * a part they have no address. Throws BadRegion when there is no room for that.
    */
   fromUva(uva: bigint, length: number, part?: string): number {
-    const found = this.#regions.find((r) => uva >= r.uva && uva + BigInt(length) <= r.uva + r.size);
+    const found = this.#at(uva, length);
     if (found && 'mapping' in found) return found.mapping.linear + Number(uva - found.uva);
     return found && part !== undefined ? this.#pin(found, uva, length, part) : 0;
+  }
+
+  #at(uva: bigint, length: number): Whole | Paged | undefined {
+    return this.#regions.find((r) => uva >= r.uva && uva + BigInt(length) <= r.uva + r.size);
+  }
+
+  /** GPA of `length` bytes at front-end address `uva`, all in one region. */
+  toGpa(uva: bigint, length: number): bigint | undefined {
+    const found = this.#at(uva, length);
+    return found && uva - found.uva + found.gpa;
   }
 
   #pin(region: Paged, uva: bigint, length: number, part: string): number {

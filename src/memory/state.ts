@@ -12,6 +12,7 @@ import {
   existsSync,
   fstatSync,
   ftruncateSync,
+  lstatSync,
   openSync,
   readSync,
   renameSync,
@@ -47,6 +48,10 @@ export interface Kept {
   macs: bigint[];
   /** Who was connected: `peer` of StatePort. */
   peer: string | undefined;
+  /** How often a switch took the port up from the one before it, with this time if there was one. */
+  restarts: number;
+  /** Where its rings still stand in this switch's memory, and so in the file; undefined: nowhere. */
+  index: number | undefined;
 }
 
 export interface StatePort {
@@ -54,6 +59,8 @@ export interface StatePort {
   index: number;
   /** Says which process is at the other end; undefined: none was. */
   peer?: string | undefined;
+  /** As in Kept; absent: 0. */
+  restarts?: number;
 }
 
 interface Names {
@@ -82,30 +89,45 @@ export class StateFile {
   }
 
   /**
-   * Opens or makes the file, reads what is in it, and maps it over `control`, zeroed. Throws StateInUse while another
-   * process has it.
+   * Reads the file, if there is one, and maps a new one over `control`: zeros, and the rings of `kept` where they were,
+   * since this switch may be killed before a port takes them. Throws StateInUse while another process has it.
    */
   constructor(path: string, control: Control) {
     this.path = path;
-    const { O_RDWR, O_CREAT, O_NOFOLLOW } = constants;
-    this.#fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+    const { O_RDWR, O_CREAT, O_NOFOLLOW, O_TRUNC } = constants;
+    const old = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
     try {
-      if (!lockFile(this.#fd)) throw new StateInUse(`'${path}' is in use by another switch`);
-      if (fstatSync(this.#fd).size === SIZE) this.kept = keptIn(this.#fd);
-      // To nothing and back: pages of zeros, whatever was there.
-      ftruncateSync(this.#fd, 0);
-      ftruncateSync(this.#fd, SIZE);
-      const base = addressOf(control.bytes.subarray(0, 65536));
-      mmapFixed(base + STATE_FROM, STATE_TO - STATE_FROM, this.#fd, NAMES);
-    } catch (error) {
-      closeSync(this.#fd);
-      throw error;
+      // Who had it locked may have put another file in its place by now.
+      if (!lockFile(old) || fstatSync(old).ino !== lstatSync(path).ino) {
+        throw new StateInUse(`'${path}' is in use by another switch`);
+      }
+      if (fstatSync(old).size === SIZE) this.kept = keptIn(old);
+      const next = `${path}.new`;
+      this.#fd = openSync(next, O_RDWR | O_CREAT | O_NOFOLLOW | O_TRUNC, 0o600);
+      try {
+        lockFile(this.#fd);
+        ftruncateSync(this.#fd, SIZE);
+        const base = addressOf(control.bytes.subarray(0, 65536));
+        mmapFixed(base + STATE_FROM, STATE_TO - STATE_FROM, this.#fd, NAMES);
+        for (const { rings, index } of this.kept.values()) {
+          control.bytes.set(rings, RING_BASE + index! * RINGS_PER_PORT * RING_STRIDE);
+        }
+        this.write([...this.kept].map(([name, kept]) => ({ name, ...kept, index: kept.index! })));
+        // In one step, whenever the kill comes.
+        renameSync(next, path);
+      } catch (error) {
+        closeSync(this.#fd);
+        throw error;
+      }
+    } finally {
+      closeSync(old);
     }
   }
 
   /** Writes which ports there are. */
   write(ports: readonly StatePort[]): void {
-    const text = Buffer.from(JSON.stringify({ layout: LAYOUT, ports } satisfies Names));
+    const names = ports.map(({ name, index, peer, restarts }) => ({ name, index, peer, restarts }));
+    const text = Buffer.from(JSON.stringify({ layout: LAYOUT, ports: names } satisfies Names));
     if (text.length > HALF - HEAD) throw new RangeError(`${ports.length} ports do not fit`);
     const head = Buffer.alloc(HEAD);
     this.#sequence++;
@@ -141,10 +163,13 @@ function keptIn(fd: number): Map<string, Kept> {
   if (newest?.names.layout !== LAYOUT) return kept;
   const image = bytes.subarray(NAMES);
   const macs = macsByPort(image);
-  for (const { name, index, peer } of newest.names.ports) {
+  for (const { name, index, peer, restarts = 0 } of newest.names.ports) {
     const at = RING_BASE - STATE_FROM + index * RINGS_PER_PORT * RING_STRIDE;
     const rings = image.subarray(at, at + RINGS_PER_PORT * RING_STRIDE);
-    kept.set(name, { rings, macs: macs.get(index) ?? [], peer });
+    kept.set(name, {
+      ...{ rings, macs: macs.get(index) ?? [], peer },
+      ...{ restarts: restarts + 1, index },
+    });
   }
   return kept;
 }

@@ -4,13 +4,9 @@
 // ring slots that are free to fill, of an RX ring slots that hold frames. It moves `head` past what it is
 // done with, and `cur` to where it wants to be woken; a sync moves `tail`. Nothing else is shared.
 
-/** Slot flags, with netmap's values. */
-export const NS_BUF_CHANGED = 0x01;
+export { MAX_FRAGS, NS_BUF_CHANGED, NS_MOREFRAG } from '../abi/netmap.ts';
 /** TX: tell when it is sent: the ring's tail moves only with the next sync otherwise. Always done here. */
 export const NS_REPORT = 0x02;
-/** The frame goes on in the next slot. At most MAX_FRAGS slots a frame. */
-export const NS_MOREFRAG = 0x20;
-export const MAX_FRAGS = 64;
 
 /**
  * Where the virtio-net header is. `shared`: stripped from what is received, and sent as zeros from one

@@ -12,11 +12,13 @@ import {
   RING_STOPPED,
   RING_USED_IDX,
 } from '../abi/layout.ts';
-import { DESC_F_AVAIL, DESC_F_USED, DESC_SIZE, WRAP } from '../abi/virtio.ts';
+import { F_LOG_ALL, WRAP } from '../abi/virtio.ts';
 import type { Control } from '../memory/control.ts';
 import type { PortInfo, PortState, RingInfo } from '../types.ts';
 import { featureNames } from '../vhost-user/names.ts';
 import type { NetDevice } from '../virtio/device.ts';
+import { has } from '../virtio/features.ts';
+import { advance, flagsAt, isAvailable, slotOf } from '../virtio/packed.ts';
 import type { Ring } from '../virtio/ring.ts';
 
 type DeviceFields =
@@ -29,12 +31,13 @@ type DeviceFields =
   | 'memory'
   | 'paged'
   | 'sealed'
-  | 'mtu';
+  | 'mtu'
+  | 'history'
+  | 'logging';
 
 /** `idle` is the state to show while no ring runs. */
 export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInfo, DeviceFields> {
-  const broken = device.rings.find((ring) => ring.broken);
-  const reason = broken ? `ring ${broken.queue}: ${broken.broken}` : device.fault;
+  const reason = device.trouble;
   const enabled = device.rings.filter((ring) => ring.isTx && ring.enabled && ring.started);
   return {
     state: reason !== undefined ? 'quarantined' : device.up ? 'up' : idle,
@@ -47,6 +50,8 @@ export function describeDevice(device: NetDevice, idle: PortState): Pick<PortInf
     paged: device.regions.pagedBytes,
     ...(device.regions.bytes > 0 ? { sealed: device.regions.sealed } : {}),
     ...(device.mtu === undefined ? {} : { mtu: device.mtu }),
+    history: device.history.read(),
+    ...(has(device.features, F_LOG_ALL) ? { logging: true } : {}),
   };
 }
 
@@ -58,7 +63,7 @@ export function describeRing(control: Control, port: string, ring: Ring): RingIn
   const size = ring.live ? ring.get(RING_SIZE) : ring.size;
   const availAt = packed ? advance(at, ahead, size) : (at + ahead) & 0xffff;
   // A packed ring counts in slots and laps.
-  const index = (position: number) => (packed ? position & ~WRAP : position);
+  const index = (position: number) => (packed ? slotOf(position) : position);
   return {
     port,
     index: ring.queue,
@@ -85,22 +90,14 @@ function splitAhead(control: Control, ring: Ring): number {
   return (control.get16(ring.get(RING_AVAIL) + 2) - ring.get(RING_LAST_AVAIL)) & 0xffff;
 }
 
-/** Descriptors made available and not taken yet, by their flags (virtio 1.2 §2.8.1). */
+/** Descriptors made available and not taken yet. */
 function packedAhead(control: Control, ring: Ring): number {
   const desc = ring.get(RING_DESC);
   const size = ring.get(RING_SIZE);
   let at = ring.get(RING_LAST_AVAIL);
   for (let n = 0; n < size; n++) {
-    const flags = control.get16(desc + (at & ~WRAP) * DESC_SIZE + 14);
-    const expected = at & WRAP ? DESC_F_AVAIL : DESC_F_USED;
-    if ((flags & (DESC_F_AVAIL | DESC_F_USED)) !== expected) return n;
+    if (!isAvailable(flagsAt(control, desc, at), at)) return n;
     at = advance(at, 1, size);
   }
   return size;
-}
-
-/** Position `by` slots, at most `size`, after a packed `position`. */
-function advance(position: number, by: number, size: number): number {
-  const slot = (position & ~WRAP) + by;
-  return slot < size ? position + by : (slot - size) | ((position & WRAP) ^ WRAP);
 }

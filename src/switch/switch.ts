@@ -16,6 +16,7 @@ import {
   PORT_DOWN,
   PORT_PEER,
   PORT_POLICED,
+  PORT_RARP,
   PORT_STATE,
   PORT_STRIDE,
   RING_FRAMES,
@@ -26,10 +27,11 @@ import {
   SWITCH_POLICED,
   SWITCH_PORTS,
 } from '../abi/layout.ts';
-import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
+import { F_GUEST_ANNOUNCE } from '../abi/virtio.ts';
+import { close, drain, EPOLLIN, EventLoop, eventfd, processLives } from '../linux/index.ts';
 import { Control, ringAddress, ringIndex } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
-import { type Kept, StateFile } from '../memory/state.ts';
+import { type Kept, StateFile, type StatePort } from '../memory/state.ts';
 import { Window } from '../memory/window.ts';
 import { driverHost } from '../netmap/home.ts';
 import { BufferMemory, defaultShape } from '../netmap/memory.ts';
@@ -62,6 +64,7 @@ import type {
 } from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
+import { has } from '../virtio/features.ts';
 import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
@@ -72,6 +75,8 @@ import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts
 
 /** Milliseconds that a switch whose ports were taken over has to close. */
 const LEAVING_LIMIT = 10_000;
+/** After a restart: how long what the first guest sends may wait for those that are not back yet, milliseconds. */
+const RETURN_MS = 1000;
 
 /** Those that carry a port as it is listed. */
 type PortEvent = Exclude<keyof PortEvents, 'notice'>;
@@ -98,6 +103,9 @@ export class Switch implements SwitchApi {
   readonly #kept: Map<string, Kept>;
   /** By index: addresses to learn when the port is up. */
   readonly #warm = new Map<number, bigint[]>();
+  /** Ports whose front ends listen and were the last switch's, until they are up: what they send waits for all of them. */
+  readonly #returning = new Set<NetDevice>();
+  #returned: NodeJS.Timeout | undefined;
   readonly #events = new EventEmitter();
   readonly #opened = performance.now();
   readonly #clock: NodeJS.Timeout;
@@ -219,13 +227,14 @@ export class Switch implements SwitchApi {
     const name = portName(options);
     const taken = this.#ports.find((port) => port?.name === name);
     if (taken) throw new Error(`port ${name} exists already: give this one another name`);
-    const index = this.#freeIndex();
+    const index = this.#freeIndex(name);
     const device = this.#device(index, name, options);
     try {
       // First: a client's peer may be there already, and its first frames are policed, its events say so.
       this.#police(index, options);
       const port = make(index, device);
       this.#ports[index] = port;
+      this.#kept.delete(name);
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
       if (device.up) this.#tell('port-up', port);
@@ -266,13 +275,18 @@ export class Switch implements SwitchApi {
     };
   }
 
-  #freeIndex(): number {
-    const hole = Array.from(this.#ports).indexOf(undefined);
-    if (hole >= 0) return hole;
-    if (this.#ports.length === MAX_PORTS) {
+  /** The one it had in the switch before; else one that no port is to come back to, if there is any. */
+  #freeIndex(name: string): number {
+    const before = this.#kept.get(name)?.index;
+    if (before !== undefined && this.#ports[before] === undefined) return before;
+    const awaited = new Set(Array.from(this.#kept.values(), ({ index }) => index));
+    const free = Array.from({ length: MAX_PORTS }, (_, i) => i).filter((i) => !this.#ports[i]);
+    const index = free.find((i) => !awaited.has(i)) ?? free[0];
+    if (index === undefined) {
       throw new Error(`switch ${this.name} has ${MAX_PORTS} ports; start a second switch`);
     }
-    return this.#ports.length;
+    for (const kept of this.#kept.values()) if (kept.index === index) kept.index = undefined;
+    return index;
   }
 
   #device(index: number, name: string, options: PortOptions): NetDevice {
@@ -280,7 +294,6 @@ export class Switch implements SwitchApi {
     const rings = ringAddress(ringIndex(index, 0));
     this.control.bytes.fill(0, rings, rings + RING_STRIDE * MAX_PAIRS * 2);
     const kept = this.#kept.get(name);
-    this.#kept.delete(name);
     for (let queue = 0; kept && queue < RINGS_PER_PORT; queue++) {
       const before = kept.rings.subarray(queue * RING_STRIDE, (queue + 1) * RING_STRIDE);
       this.control.bytes.set(
@@ -294,11 +307,11 @@ export class Switch implements SwitchApi {
     this.control.bytes.fill(0, block, block + PORT_STRIDE);
     this.control.set(block + PORT_STATE, PORT_DOWN);
     this.control.set(block + PORT_PEER, NO_PORT);
-    const tell = (event: PortEvent) => {
+    const tell = (event: PortEvent, news?: Partial<PortInfo>) => {
       const port = this.#ports[index];
-      if (port) this.#tell(event, port);
+      if (port) this.#tell(event, port, news);
     };
-    const device = new NetDevice(
+    const device: NetDevice = new NetDevice(
       { control: this.control, window: this.window, pool: this.pool },
       {
         port: index,
@@ -311,17 +324,61 @@ export class Switch implements SwitchApi {
         changed: () => {
           const up = this.#ports[index]?.device.up ?? false;
           if (up) this.#warmUp(index);
+          if (up) this.#welcome(device);
           else if (!this.#leaving) this.#fdb.forget(index);
           tell(up ? 'port-up' : 'port-down');
         },
         connected: () => {},
         disconnected: () => {},
         features: () => tell('link-features'),
-        rarp: (mac) => this.#fdb.learn(mac, index),
+        logging: (on) => tell('logging', { logging: on }),
+        rarp: (mac) => this.#announce(index, mac),
+        notice: (text) => this.#notice(name, text),
       },
     );
     device.lastPeer = kept?.peer;
+    if (kept) device.history.restarted(kept.restarts, this.#opened);
+    if (kept && options.type === 'vhost-user' && options.mode === 'client') this.#await(device);
     return device;
+  }
+
+  /** Frames for a guest that is about to be back would be lost if another's were taken before. */
+  #await(device: NetDevice): void {
+    const { history, lastPeer } = device;
+    if (history.restarts === 0 || lastPeer === undefined || !processLives(lastPeer)) return;
+    device.held = true;
+    this.#returning.add(device);
+  }
+
+  #welcome(device: NetDevice): void {
+    if (!this.#returning.has(device)) return;
+    if ([...this.#returning].every((each) => each.up)) this.#releaseAll();
+    else this.#returned ??= setTimeout(() => this.#releaseAll(), RETURN_MS).unref();
+  }
+
+  #releaseAll(): void {
+    clearTimeout(this.#returned);
+    for (const device of this.#returning) {
+      this.#returning.delete(device);
+      try {
+        device.release();
+      } catch (error) {
+        this.#notice('', message(error));
+      }
+    }
+  }
+
+  /**
+   * A guest has arrived on port `index`, with this address (6 bytes). One that announces itself is only learned
+   * (virtio 1.2 §5.1.6.5.4); for another a RARP goes out as if from it (datapath/rarp.ts).
+   */
+  #announce(index: number, mac: Uint8Array): void {
+    this.#fdb.learn(mac, index);
+    const device = this.#ports[index]?.device;
+    if (!device || has(device.features, F_GUEST_ANNOUNCE)) return;
+    const address = mac.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+    this.control.set64(PORT_BASE + index * PORT_STRIDE + PORT_RARP, address | (1n << 48n));
+    this.pool.quiesce();
   }
 
   /** What was heard on this port before the switch was restarted: nobody has to be asked again. */
@@ -332,9 +389,20 @@ export class Switch implements SwitchApi {
 
   /** Writes down which ports there are, and for whom. */
   #note(): void {
-    if (this.#leaving) return;
-    this.#state?.write(
-      this.#present().map(({ name, index, device }) => ({ name, index, peer: device.lastPeer })),
+    if (this.#leaving || !this.#state) return;
+    const present = this.#present().map(({ name, index, device }) => ({
+      ...{ name, index },
+      ...{ peer: device.lastPeer, restarts: device.history.restarts },
+    }));
+    this.#state.write([...present, ...this.#awaited()]);
+  }
+
+  /** Ports of the switch before that were not added yet, and whose front ends are still there. */
+  #awaited(): StatePort[] {
+    return [...this.#kept].flatMap(([name, { index, peer, restarts }]) =>
+      index !== undefined && peer !== undefined && processLives(peer)
+        ? [{ name, index, peer, restarts }]
+        : [],
     );
   }
 
@@ -388,6 +456,7 @@ export class Switch implements SwitchApi {
 
   async #remove(port: Port): Promise<void> {
     await port.close();
+    this.#returning.delete(port.device);
     port.device.reset();
     this.#keep(port);
     if (!this.#leaving) this.#fdb.forget(port.index);
@@ -407,7 +476,7 @@ export class Switch implements SwitchApi {
     for (let queue = 0; queue < RINGS_PER_PORT; queue++) {
       rings.fill(0, queue * RING_STRIDE + RING_FRAMES, (queue + 1) * RING_STRIDE);
     }
-    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer });
+    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer, restarts: 0, index: undefined });
   }
 
   /** Cuts off the guests whose memory went away. */
@@ -415,7 +484,7 @@ export class Switch implements SwitchApi {
     const { faults } = this.window;
     for (const page of faults.pages()) {
       for (const port of this.#present()) {
-        const loss = port.device.regions.lossAt(page);
+        const loss = port.device.lossAt(page);
         if (loss === undefined) continue;
         if (port.device.fault === undefined) {
           port.quarantine(loss);
@@ -548,8 +617,8 @@ export class Switch implements SwitchApi {
     return this;
   }
 
-  #tell(event: PortEvent, port: Port): void {
-    this.#events.emit(event, this.#info(port));
+  #tell(event: PortEvent, port: Port, news: Partial<PortInfo> = {}): void {
+    this.#events.emit(event, { ...this.#info(port), ...news });
   }
 
   #notice(port: string, text: string): void {
@@ -561,11 +630,12 @@ export class Switch implements SwitchApi {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#clock);
+    clearTimeout(this.#returned);
     // The next switch goes on with them, so what it needs is left as it is.
-    const connected = this.#present().some(
-      ({ device }) => device.lastPeer !== undefined && device.up,
-    );
-    this.#leaving = connected && this.#state !== undefined;
+    const goesOn = ({ device: { lastPeer, up, history } }: Port): boolean =>
+      lastPeer !== undefined && (up || (history.connections === 0 && processLives(lastPeer)));
+    const awaited = this.#present().some(goesOn) || this.#awaited().length > 0;
+    this.#leaving = awaited && this.#state !== undefined;
     for (const port of this.#present()) await this.#remove(port);
     this.#state?.close(this.#leaving);
     await this.pool.close();

@@ -74,6 +74,11 @@ export interface Backend {
   setStatus(status: number): void;
   /** GET_STATUS: the last one set, FEATURES_OK cleared if the features were refused. */
   getStatus(): number;
+  /** SET_LOG_BASE: `size` bytes of bitmap at `offset` of `fd`; replaces another one under running rings. */
+  setLogBase(area: { size: bigint; offset: bigint }, fd: number): void;
+  /** SET_LOG_FD: an eventfd that is signalled while the log is written to. */
+  setLogFd(fd: number): void;
+
   /** NET_SET_MTU, bytes of payload. */
   setMtu(mtu: number): void;
   /** SEND_RARP: the guest with this MAC (6 bytes) is now behind this port. */

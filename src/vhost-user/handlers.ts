@@ -2,7 +2,7 @@
 // table in message.ts. A request without an entry is refused by the session, by name.
 
 import * as vu from '../abi/vhost-user.ts';
-import { F_MTU, F_PROTOCOL_FEATURES } from '../abi/virtio.ts';
+import { F_LOG_ALL, F_MTU, F_PROTOCOL_FEATURES } from '../abi/virtio.ts';
 import { isEventfd, setNonblocking } from '../linux/index.ts';
 import { type Backend, Refusal } from './backend.ts';
 import type { Message, ReplyValue, RequestId, RequestValue } from './message.ts';
@@ -31,6 +31,7 @@ export function offeredProtocolFeatures(backend: Backend): bigint {
   const bits = [vu.PF_MQ, vu.PF_RARP, vu.PF_REPLY_ACK, vu.PF_CONFIGURE_MEM_SLOTS, vu.PF_STATUS];
   // NET_SET_MTU tells what the guest was told, which nobody tells it without the virtio feature.
   if ((backend.offeredFeatures >> BigInt(F_MTU)) & 1n) bits.push(vu.PF_MTU);
+  if ((backend.offeredFeatures >> BigInt(F_LOG_ALL)) & 1n) bits.push(vu.PF_LOG_SHMFD);
   return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
 }
 
@@ -47,7 +48,7 @@ function small(value: bigint, limit: number, what: string): number {
 }
 
 /** Takes the message's eventfd, non-blocking; -1 if it carries none. */
-function takeEventfd({ fds }: Message, { noFd }: VringFd): number {
+function takeEventfd({ fds }: Message, { noFd }: Pick<VringFd, 'noFd'>): number {
   if (noFd) return -1;
   const fd = fds[0]!;
   if (!isEventfd(fd)) throw new Refusal('its descriptor is not an eventfd');
@@ -125,6 +126,15 @@ export const HANDLERS: Handlers = {
   [vu.VU_SET_VRING_ENABLE](session, { index, num }) {
     if (num > 1) throw new Refusal(`${num} is neither 0 (disable) nor 1 (enable)`);
     session.backend.setVringEnable(ring(session, index), num === 1);
+  },
+
+  // The payload comes back: the specification does not say what the reply is, and rust-vmm wants these 16 bytes.
+  [vu.VU_SET_LOG_BASE]({ backend }, area, message) {
+    backend.setLogBase(area, message.fds.shift()!);
+    return area;
+  },
+  [vu.VU_SET_LOG_FD]({ backend }, _value, message) {
+    backend.setLogFd(takeEventfd(message, { noFd: false }));
   },
 
   [vu.VU_SET_STATUS]({ backend }, status) {

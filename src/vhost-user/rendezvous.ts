@@ -18,12 +18,15 @@ import { Notices } from './notices.ts';
 import {
   adoptSocketFile,
   closeSocketFile,
+  isInPlace,
   openSocketFile,
   type SocketFile,
 } from './socket-path.ts';
 
 /** Between attempts to connect, and before accepting again what could not be, milliseconds. */
 const RETRY_MS = 50;
+/** From one look at the socket's file to the next, milliseconds: who removes it tells nobody. */
+const LOOK_MS = 1000;
 
 /** What the rendezvous gives to the session it starts. */
 export interface MeetingOptions {
@@ -91,6 +94,7 @@ export class Rendezvous<S extends Meeting> {
   #file: SocketFile | undefined;
   #unwatch: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #look: NodeJS.Timeout | undefined;
 
   constructor(options: RendezvousOptions<S>) {
     this.#options = options;
@@ -164,6 +168,8 @@ export class Rendezvous<S extends Meeting> {
   release(): void {
     this.#open = false;
     clearTimeout(this.#timer);
+    clearInterval(this.#look);
+    this.#look = undefined;
     this.#unwatch?.();
     this.#unwatch = undefined;
     this.#session?.release?.();
@@ -195,6 +201,8 @@ export class Rendezvous<S extends Meeting> {
   withdraw(): void {
     this.#open = false;
     clearTimeout(this.#timer);
+    clearInterval(this.#look);
+    this.#look = undefined;
     this.#unwatch?.();
     this.#unwatch = undefined;
     const file = this.#file;
@@ -221,6 +229,26 @@ export class Rendezvous<S extends Meeting> {
 
   #listen(): void {
     this.#unwatch = this.#options.loop.watch(this.#file!.fd, EPOLLIN, () => this.#accept());
+    this.#look ??= setInterval(() => this.#keepFile(), LOOK_MS).unref();
+  }
+
+  /** Nobody finds a socket whose file was removed: listens on a new one, if the path can be had. */
+  #keepFile(): void {
+    const old = this.#file;
+    if (old === undefined || this.#unwatch === undefined) return;
+    const { path, access } = this.#options;
+    try {
+      if (isInPlace(old)) return;
+      this.#file = openSocketFile(path, access);
+    } catch (error) {
+      this.#notices.say(`the socket file ${path} was removed: ${text(error)}`);
+      return;
+    }
+    this.#notices.say(`the socket file ${path} was removed: there is a new one`);
+    this.#unwatch();
+    this.#unwatch = undefined;
+    close(old.fd);
+    this.#relisten();
   }
 
   #relisten(): void {

@@ -54,10 +54,15 @@ export function adoptSocketFile(fd: number, path: string): SocketFile {
 }
 
 /** Stops listening, and removes the file unless another has taken its place. */
-export function closeSocketFile({ fd, path, device, inode }: SocketFile): void {
-  close(fd);
+export function closeSocketFile(file: SocketFile): void {
+  close(file.fd);
+  if (isInPlace(file)) unlink(file.path);
+}
+
+/** Whether who connects to the path finds this socket. */
+export function isInPlace({ path, device, inode }: SocketFile): boolean {
   const now = lstat(path);
-  if (now?.dev === device && now.ino === inode) unlink(path);
+  return now?.dev === device && now.ino === inode;
 }
 
 function idOf(

@@ -14,12 +14,13 @@ import {
   RING_STATE,
   RING_STOPPED,
 } from '../abi/layout.ts';
+import { VRING_F_LOG } from '../abi/vhost-user.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, F_RING_PACKED } from '../abi/virtio.ts';
 import { close, processStart, signalPeer } from '../linux/index.ts';
 import { type Control, ringIndex } from '../memory/control.ts';
 import { BadRegion, RegionTable } from '../memory/regions.ts';
 import type { Window } from '../memory/window.ts';
-import type { PeerInfo } from '../types.ts';
+import type { LinkDown, PeerInfo } from '../types.ts';
 import {
   type Backend,
   type MemoryRegion,
@@ -30,6 +31,8 @@ import {
 import { featureNames } from '../vhost-user/names.ts';
 import type { WorkerPool } from '../worker/pool.ts';
 import { bit, has, offeredFeatures, ringFlags } from './features.ts';
+import { History } from './history.ts';
+import { Logging } from './logging.ts';
 import { PortBlock } from './port-block.ts';
 import { Ring } from './ring.ts';
 import { checkAddr, checkBase, checkSize, checkStart, checkStopped } from './ring-rules.ts';
@@ -47,7 +50,11 @@ export interface DeviceEvents {
   connected(peer: PeerInfo | undefined): void;
   disconnected(reason: string): void;
   features(features: bigint): void;
+  /** What is written to guest memory is logged from now on, or no longer. */
+  logging(on: boolean): void;
   rarp(mac: Uint8Array): void;
+  /** Something that people should know, in a sentence. */
+  notice(text: string): void;
 }
 
 export interface DeviceOptions {
@@ -62,6 +69,8 @@ export interface DeviceOptions {
 
 /** How long frames of a disabled ring wait for it to be enabled again, milliseconds. */
 const DISABLE_GRACE = 500;
+/** How long rings wait for a log before that is told, milliseconds. */
+const LOG_PATIENCE = 1000;
 const FEATURES_OK = 8;
 const STATUS_MASK = 0xff;
 
@@ -101,15 +110,23 @@ export class NetDevice implements Backend {
   fault: string | undefined;
   /** Who is connected, or was last: a process. */
   lastPeer: string | undefined;
+  /** What the guest sends waits in its rings, until `release`. */
+  held = false;
+  readonly history = new History();
   readonly #ownMtu: number | undefined;
   readonly #host: DeviceHost;
   readonly #port: number;
   readonly #block: PortBlock;
   readonly #events: DeviceEvents;
+  readonly #logging: Logging;
+  #logFd = -1;
+  #waiting: NodeJS.Timeout | undefined;
   readonly #timers = new Map<Ring, NodeJS.Timeout>();
   #status = 0;
   #featuresRefused = false;
   #up = false;
+  /** While a connection ends: why. */
+  #ending: string | undefined;
 
   constructor(host: DeviceHost, options: DeviceOptions, events: DeviceEvents) {
     this.#host = host;
@@ -119,11 +136,12 @@ export class NetDevice implements Backend {
     this.queuePairs = options.pairs;
     this.mtu = options.mtu;
     this.#ownMtu = options.mtu;
-    this.offeredFeatures = offeredFeatures(options);
+    this.offeredFeatures = offeredFeatures({ ...options, migrates: !options.whole });
     this.regions = new RegionTable(host.control, host.window, options.port, {
       paging: !options.whole,
       requireSealed: options.requireSealed === true,
     });
+    this.#logging = new Logging(host, options.port, this.regions);
     this.rings = Array.from({ length: options.pairs * 2 }, (_, queue) => {
       const ring = new Ring(host.control, ringIndex(options.port, queue), queue);
       ring.setCallFd(-1);
@@ -149,27 +167,37 @@ export class NetDevice implements Backend {
       for (const ring of this.rings) ring.forget();
     }
     this.lastPeer = identity;
+    this.history.connected();
     this.#events.connected(peer);
   }
 
   disconnected(reason: string): void {
+    this.#ending = reason;
     this.reset();
+    this.#ending = undefined;
+    this.history.disconnected();
     this.#events.disconnected(reason);
   }
 
   /** Stops all rings, unmaps all memory, closes every fd. */
   reset(): void {
     for (const timer of this.#timers.values()) clearTimeout(timer);
+    clearTimeout(this.#waiting);
     this.#timers.clear();
     this.#halt(this.rings);
     for (const ring of this.rings) ring.save();
     this.regions.clear();
     this.regions.publish();
+    const logged = this.#logging.on;
+    this.#logging.on = false;
+    this.#logging.drop();
+    this.setLogFd(-1);
     for (const ring of this.rings) {
       this.#closeFds(ring);
       ring.size = 0;
       ring.parts = undefined;
       ring.base = 0;
+      ring.logAt = undefined;
       ring.enabled = false;
       ring.started = false;
       ring.live = false;
@@ -182,6 +210,7 @@ export class NetDevice implements Backend {
     this.#featuresRefused = false;
     this.#publishFeatures();
     this.#settle();
+    if (logged) this.#events.logging(false);
   }
 
   #closeFds(ring: Ring): void {
@@ -235,15 +264,75 @@ export class NetDevice implements Backend {
     const changed = (acked ^ this.features) & ~bit(F_LOG_ALL);
     this.#featuresRefused = false;
     if (changed === 0n) {
-      this.features = acked;
+      this.#setLogging(acked);
       return;
     }
     if (this.rings.some((ring) => ring.live && ring.started)) {
       throw new Refusal('features cannot change while rings run; stop them with GET_VRING_BASE');
     }
     this.features = acked;
+    const logged = this.#logging.on;
+    this.#logging.on = has(acked, F_LOG_ALL);
     this.#publishFeatures();
     this.#events.features(acked);
+    if (this.#logging.on !== logged) this.#events.logging(!logged);
+  }
+
+  /** Only LOG_ALL differs: rings go on. */
+  #setLogging(acked: bigint): void {
+    const on = has(acked, F_LOG_ALL);
+    if (on === this.#logging.on) return;
+    const live = this.rings.filter((ring) => ring.live);
+    if (on && live.length > 0) this.#logging.checkReady();
+    this.#logging.on = on;
+    try {
+      const flags = live.map((ring) => this.#logging.flagsOf(ring));
+      for (const [i, ring] of live.entries()) ring.setLogging(flags[i]!);
+    } catch (error) {
+      this.#logging.on = !on;
+      throw error;
+    }
+    this.features = acked;
+    this.#host.pool.quiesce();
+    if (!on) this.#logging.drop();
+    this.#resumeWaiting();
+    this.#events.logging(on);
+  }
+
+  /** Those that waited for a log, or for logging to be over. The others run on: nothing of theirs may be set anew. */
+  #resumeWaiting(): void {
+    this.#resume(this.rings.filter(({ live }) => !live));
+  }
+
+  setLogBase(area: { size: bigint; offset: bigint }, fd: number): void {
+    try {
+      this.#logging.setLog(area, fd);
+    } finally {
+      close(fd);
+    }
+    this.#resumeWaiting();
+  }
+
+  /** A front end that never says where the log is would look like a stall of ours. */
+  #tellWaiting(): void {
+    clearTimeout(this.#waiting);
+    this.#waiting = setTimeout(() => {
+      if (!this.#logging.waits) return;
+      this.#events.notice(
+        'its rings wait: SET_FEATURES turned logging on (LOG_ALL), and SET_LOG_BASE has not said where the log is',
+      );
+    }, LOG_PATIENCE).unref();
+  }
+
+  setLogFd(fd: number): void {
+    this.#logging.tell(fd);
+    if (this.#logFd >= 0) close(this.#logFd);
+    this.#logFd = fd;
+  }
+
+  /** What became of memory, or of the dirty log, that went away at linear address `at`; in one sentence. */
+  lossAt(at: number): string | undefined {
+    return this.regions.lossAt(at) ?? this.#logging.lossAt(at);
   }
 
   #publishFeatures(): void {
@@ -281,6 +370,7 @@ export class NetDevice implements Backend {
       this.regions.clear();
       try {
         for (const region of regions) this.regions.add(region, region.fd);
+        this.#logging.checkMemory();
       } catch (error) {
         // No half of a table: a ring would run on memory that its front end was refused.
         this.regions.clear();
@@ -295,7 +385,15 @@ export class NetDevice implements Backend {
       close(region.fd);
       return;
     }
-    this.#changeMemory([region], () => this.regions.add(region, region.fd));
+    this.#changeMemory([region], () => {
+      this.regions.add(region, region.fd);
+      try {
+        this.#logging.checkMemory();
+      } catch (error) {
+        this.regions.remove(region);
+        throw error;
+      }
+    });
   }
 
   removeMemRegion(region: MemoryRegion): void {
@@ -313,6 +411,13 @@ export class NetDevice implements Backend {
       for (const { fd } of regions) close(fd);
       this.#resume(this.rings);
     }
+  }
+
+  /** The receivers are there: what waited is sent. */
+  release(): void {
+    if (!this.held) return;
+    this.held = false;
+    this.#resume(this.rings.filter((ring) => ring.isTx && ring.state === RING_STOPPED));
   }
 
   // --- rings -------------------------------------------------------------------------------------
@@ -359,12 +464,32 @@ export class NetDevice implements Backend {
   setVringAddr(index: number, addr: VringAddr): void {
     const ring = this.#ring(index);
     const { desc, avail, used } = addr;
+    const logAt = (addr.flags & VRING_F_LOG) !== 0 ? addr.logGpa : undefined;
     const same =
       ring.parts?.desc === desc && ring.parts.avail === avail && ring.parts.used === used;
-    if (same) return;
+    if (same) {
+      this.#logRing(ring, logAt);
+      return;
+    }
     checkStopped(ring);
     checkAddr(index, addr, this.#packed);
     ring.parts = { desc, avail, used };
+    ring.logAt = logAt;
+  }
+
+  /** The ring's own writes are logged at another address, or not any more, or now. */
+  #logRing(ring: Ring, at: bigint | undefined): void {
+    const before = ring.logAt;
+    if (before === at) return;
+    ring.logAt = at;
+    if (!ring.live) return;
+    try {
+      ring.setLogging(this.#logging.flagsOf(ring));
+    } catch (error) {
+      ring.logAt = before;
+      throw error;
+    }
+    this.#host.pool.quiesce();
   }
 
   get #packed(): boolean {
@@ -392,6 +517,8 @@ export class NetDevice implements Backend {
     ring.discards = false;
     ring.set(RING_STATE, RING_STOPPED);
     for (const part of RING_PARTS) this.regions.unpin(view(ring, part));
+    // The next start brings its own; the front end lets go of this one.
+    if (!this.rings.some(({ started }) => started)) this.#logging.drop();
     this.#settle();
     return base;
   }
@@ -478,6 +605,10 @@ export class NetDevice implements Backend {
   /** Hands a halted ring to the workers if all that it needs is there. */
   #apply(ring: Ring): void {
     if (ring.state === RING_BROKEN || !ring.started) return;
+    if (this.#logging.waits) {
+      this.#tellWaiting();
+      return;
+    }
     const linear = this.#addresses(ring);
     if (!linear) {
       // Memory may still come: an empty table is a front end between two tables.
@@ -487,7 +618,11 @@ export class NetDevice implements Backend {
       return;
     }
     checkStart(ring, linear, this.#packed);
+    const fresh = !ring.live;
     ring.load(linear, this.#port, ringFlags(this.features));
+    ring.setLogging(this.#logging.flagsOf(ring));
+    if (fresh) this.#logging.markStart(ring);
+    if (ring.enabled && this.held && ring.isTx) return;
     if (ring.enabled) ring.run();
     else if (ring.discards) ring.discard();
   }
@@ -504,8 +639,23 @@ export class NetDevice implements Backend {
     pool.quiesce();
     if (up !== this.#up) {
       this.#up = up;
+      if (up) this.history.linkUp();
+      else this.history.linkDown(this.#whyDown());
       this.#events.changed();
     }
+  }
+
+  #whyDown(): LinkDown {
+    const { trouble } = this;
+    if (trouble !== undefined) return { cause: 'quarantined', reason: trouble };
+    if (this.#ending !== undefined) return { cause: 'lost', reason: this.#ending };
+    return { cause: 'stopped' };
+  }
+
+  /** Why it is quarantined, in a sentence, if it is. */
+  get trouble(): string | undefined {
+    const broken = this.rings.find((ring) => ring.broken);
+    return broken ? `ring ${broken.queue}: ${broken.broken}` : this.fault;
   }
 
   /** Rings latched since the last call; their err eventfds are signalled here. */

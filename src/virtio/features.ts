@@ -40,11 +40,19 @@ const ALWAYS = [
   V.F_IN_ORDER,
 ];
 
-/** Feature bits a port offers; MQ only with several pairs, MTU only when one is set. */
-export function offeredFeatures(options: { pairs: number; mtu?: number }): bigint {
+/**
+ * Feature bits a port offers; MQ only with several pairs, MTU only when one is set, LOG_ALL where a guest may
+ * migrate.
+ */
+export function offeredFeatures(options: {
+  pairs: number;
+  mtu?: number;
+  migrates?: boolean;
+}): bigint {
   let features = ALWAYS.reduce((sum, n) => sum | bit(n), 0n);
   if (options.pairs > 1) features |= bit(V.F_MQ);
   if (options.mtu !== undefined) features |= bit(V.F_MTU);
+  if (options.migrates) features |= bit(V.F_LOG_ALL);
   return features;
 }
 

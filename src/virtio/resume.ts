@@ -22,10 +22,9 @@ import {
   RINGF_PACKED,
   SAVED,
 } from '../abi/layout.ts';
-import { DESC_F_AVAIL, DESC_F_USED, DESC_F_WRITE, DESC_SIZE, WRAP } from '../abi/virtio.ts';
+import { DESC_F_USED, DESC_F_WRITE, DESC_SIZE, WRAP } from '../abi/virtio.ts';
 import type { Control } from '../memory/control.ts';
-
-const FLAGS = 14;
+import { advance, DESC_FLAGS, flagsAt, isAvailable, isUsed, slotOf, usedFlags } from './packed.ts';
 
 /** Notes the position of a ring that runs and is about to lose its front end. */
 export function savePosition(control: Control, ring: number): void {
@@ -63,36 +62,42 @@ export function resumePosition(control: Control, ring: number): number | undefin
   if (saved === 0) return undefined;
   const size = control.get(ring + RING_SIZE);
   const table = control.get(ring + RING_DESC);
-  const flags = (slot: number) => control.get16(table + slot * DESC_SIZE + FLAGS);
   const last = saved & 0xffff;
   const next = control.get(ring + RING_SAVED_NEXT) & 0xffff;
-  const slot = last & ~WRAP;
-  if (slot >= size || (next & ~WRAP) >= size) return undefined;
+  if (slotOf(last) >= size || slotOf(next) >= size) return undefined;
   // A ring without any USED flag is where a ring begins: its driver began anew, or a lap just ended there.
   let begun = false;
-  for (let i = 0; i < size && !begun; i++) begun = (flags(i) & DESC_F_USED) !== 0;
+  for (let i = 0; i < size && !begun; i++) begun = (flagsAt(control, table, i) & DESC_F_USED) !== 0;
   if (!begun) return WRAP;
   // Used in this lap, or made available for the next one already: the burst was shown.
-  const shown = ((flags(slot) & DESC_F_USED) !== 0) === ((last & WRAP) !== 0);
+  const shown = (flagsAt(control, table, last) & DESC_F_USED) === (usedFlags(last) & DESC_F_USED);
   if (next !== last && shown) return next;
-  // Not shown: its other descriptors are used already, and will not be available again. So it is shown now.
-  const done = (at: number) => (at & WRAP ? DESC_F_AVAIL | DESC_F_USED : 0);
-  let end = next;
-  if (next === last) {
-    // Killed while they were being written. Of chains of one descriptor each the used ones tell how far.
-    const step = (at: number) => ((at & ~WRAP) + 1 < size ? at + 1 : (at & WRAP) ^ WRAP);
-    const isDone = (at: number) => (flags(at & ~WRAP) & (DESC_F_AVAIL | DESC_F_USED)) === done(at);
-    const available = (flags(slot) & (DESC_F_AVAIL | DESC_F_USED)) === (done(last) ^ DESC_F_USED);
-    let at = step(last);
-    let more = 0;
-    // Behind what is available lie used ones of the lap before: those differ in both flags.
-    for (; available && more < size - 1 && isDone(at); at = step(at)) more++;
-    if (more === 0) return last;
-    end = at;
-  }
-  const written = control.get(table + slot * DESC_SIZE + 8) > 0 ? DESC_F_WRITE : 0;
-  const shownFlags = done(last) | written;
-  control.bytes[table + slot * DESC_SIZE + FLAGS] = shownFlags & 255;
-  control.bytes[table + slot * DESC_SIZE + FLAGS + 1] = shownFlags >> 8;
+  const end = next === last ? writtenEnd(control, table, last, size) : next;
+  // Its other descriptors are used already, and will not be available again: so it is shown now.
+  if (end !== last) show(control, table, last);
   return end;
+}
+
+/**
+ * Where a burst from `last` on ends whose used descriptors were being written, its first one not shown. Of chains
+ * of one descriptor each the used ones tell how far; `last` where there is none.
+ */
+function writtenEnd(control: Control, table: number, last: number, size: number): number {
+  if (!isAvailable(flagsAt(control, table, last), last)) return last;
+  const behind = advance(last, 1, size);
+  let at = behind;
+  // Behind what is available lie used ones of the lap before: those differ in both flags.
+  while (slotOf(at) !== slotOf(last) && isUsed(flagsAt(control, table, at), at)) {
+    at = advance(at, 1, size);
+  }
+  return at === behind ? last : at;
+}
+
+/** Makes the descriptor at `position` used; its length stands there. */
+function show(control: Control, table: number, position: number): void {
+  const at = table + slotOf(position) * DESC_SIZE;
+  const written = control.get(at + 8) > 0 ? DESC_F_WRITE : 0;
+  const flags = usedFlags(position) | written;
+  control.bytes[at + DESC_FLAGS] = flags & 255;
+  control.bytes[at + DESC_FLAGS + 1] = flags >> 8;
 }

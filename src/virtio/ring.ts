@@ -29,6 +29,8 @@ import {
   RING_USED_IDX,
   RING_WORKER,
   RINGF_EVENT_IDX,
+  RINGF_LOG,
+  RINGF_LOG_RING,
   RINGF_PACKED,
   RINGF_POLLED,
 } from '../abi/layout.ts';
@@ -69,6 +71,8 @@ export class Ring {
   size = 0;
   parts: RingParts | undefined;
   base = 0;
+  /** GPA at which writes to its used part are logged (SET_VRING_ADDR); undefined: they are not. */
+  logAt: bigint | undefined;
   enabled = false;
   /** SET_VRING_KICK came and no GET_VRING_BASE since. */
   started = false;
@@ -99,6 +103,15 @@ export class Ring {
 
   set(field: number, value: number): void {
     this.#control.set(this.#at + field, value);
+  }
+
+  set64(field: number, value: bigint): void {
+    this.#control.set64(this.#at + field, value);
+  }
+
+  /** RINGF_LOG and RINGF_LOG_RING, whether it runs or not. */
+  setLogging(flags: number): void {
+    this.set(RING_FLAGS, (this.get(RING_FLAGS) & ~(RINGF_LOG | RINGF_LOG_RING)) | flags);
   }
 
   counter(field: number): number {

@@ -25,6 +25,7 @@ const PORT: PortInfo = {
   paged: 0,
   memory: 0,
   mtu: 9000,
+  history: { since: 0, connections: 1, lost: 0, restarts: 0 },
 };
 
 function rowOf(name: string, port: Partial<PortInfo>): FeatureRow | undefined {

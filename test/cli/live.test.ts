@@ -18,6 +18,7 @@ const PORT: PortInfo = {
   features: [],
   memory: 0,
   paged: 0,
+  history: { since: 0, connections: 1, lost: 0, restarts: 0 },
 };
 
 function reading(second: number, frames: number, load: number): Stats {

@@ -12,6 +12,8 @@ import {
   RING_FLAGS,
   RING_FRAMES,
   RING_LAST_AVAIL,
+  RING_LOG_DESC,
+  RING_LOG_USED,
   RING_PORT,
   RING_RUNNING,
   RING_SIGNALLED,
@@ -20,6 +22,8 @@ import {
   RING_USED,
   RING_USED_IDX,
   RINGF_EVENT_IDX,
+  RINGF_LOG,
+  RINGF_LOG_RING,
   RINGF_PACKED,
 } from '../../src/abi/layout.ts';
 import { ringAddress, ringIndex } from '../../src/memory/control.ts';
@@ -118,6 +122,14 @@ export abstract class TestQueue {
 
   set(field: number, value: number): void {
     this.port.rig.control.set(this.#block + field, value);
+  }
+
+  /** What is written into buffers and ring is marked in the port's dirty log. */
+  keepLog(): void {
+    const { port } = this;
+    port.rig.control.set64(this.#block + RING_LOG_USED, port.gpa(this.usedRing));
+    port.rig.control.set64(this.#block + RING_LOG_DESC, port.gpa(this.desc));
+    this.set(RING_FLAGS, this.get(RING_FLAGS) | RINGF_LOG | RINGF_LOG_RING);
   }
 
   get frames(): number {

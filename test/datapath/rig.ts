@@ -11,6 +11,7 @@ import {
   PORT_BASE,
   PORT_FEATURES,
   PORT_HDR_LEN,
+  PORT_LOG,
   PORT_MTU,
   PORT_PEER,
   PORT_REGIONS,
@@ -267,6 +268,14 @@ export class TestPort {
       this.rig.control.set(table + i * REGION_STRIDE + REGION_LINEAR, this.base + at);
     }
     this.set(PORT_REGIONS, regions.length);
+  }
+
+  /** A dirty log for all of this port's memory; queues of it are logged from `keepLog` on. */
+  log(): { bitmap: number; pages: number } {
+    const pages = Number(this.#gpa) / PAGE + this.arena / PAGE;
+    const bitmap = this.rig.place(pages / 8 + PAGE);
+    this.rig.control.set64(this.#at + PORT_LOG, BigInt(bitmap) | (BigInt(pages) << 32n));
+    return { bitmap, pages };
   }
 
   /** Sets virtqueue `queue` up and running: even ones receive, odd ones send. */

@@ -76,4 +76,18 @@ scenario('testpmd listens and the switch connects', ['testpmd'], {}, async (lab,
       await circle(lab, testpmd, { size: 512 });
     }
   });
+
+  await lab.step(t, 'it is killed under load, and listens again', async () => {
+    await testpmd.cmd('set fwd io');
+    await testpmd.start('tx_first 32');
+    await testpmd.kill();
+    for (const name of ['a', 'b']) await lab.state(name, 'connecting');
+    const next = Testpmd.launch(circleOptions(lab, { server: true }));
+    lab.closing(() => next.quit());
+    await next.started();
+    await ready(lab, next);
+    lab.expectNotice(/^[ab]: waiting for .*: (there is no such socket yet|nobody listens on it)$/);
+    for (const name of ['a', 'b']) assert.equal(lab.portInfo(name).history.lost, 1);
+    await circle(lab, next, { size: 64 });
+  });
 });

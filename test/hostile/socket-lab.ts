@@ -84,7 +84,9 @@ export class SocketLab {
         connected: () => this.#here++,
         disconnected: () => this.#gone++,
         features() {},
+        logging() {},
         rarp() {},
+        notice() {},
       },
     );
     control.set(SWITCH_PORTS, 1);

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import {
   existsSync,
   openSync,
+  readdirSync,
   readFileSync,
   symlinkSync,
   truncateSync,
@@ -33,7 +34,7 @@ describe('a state file', () => {
     first.write([{ name: 'a', index: 0 }]);
     first.write([
       { name: 'a', index: 0 },
-      { name: 'b', index: 3, peer: '17:4' },
+      { name: 'b', index: 3, peer: '17:4', restarts: 2 },
     ]);
     const ring = ringAddress(ringIndex(3, 1));
     control.set64(ring + RING_FRAMES, 4711n);
@@ -44,14 +45,37 @@ describe('a state file', () => {
     const again = new Control();
     const second = new StateFile(path, again);
     assert.deepEqual([...second.kept.keys()], ['a', 'b']);
-    const { rings, macs, peer } = second.kept.get('b')!;
+    const { rings, macs, peer, restarts } = second.kept.get('b')!;
     assert.equal(Buffer.from(rings).readBigUInt64LE(RING_STRIDE + RING_FRAMES), 4711n);
     assert.deepEqual(macs, [0x0605_0403_0202n]);
     assert.equal(peer, '17:4');
-    assert.equal(again.counter(ring + RING_FRAMES), 0, 'the memory itself begins with zeros');
+    // This restart included.
+    assert.deepEqual([second.kept.get('a')!.restarts, restarts], [1, 3]);
+    assert.equal(again.counter(ring + RING_FRAMES), 4711, 'until a port takes it');
+    assert.equal(again.counter(FDB_KEYS + 8 * 77), 0, 'the FDB begins with zeros');
     second.close(false);
     assert.equal(existsSync(path), false);
     assert.equal(openFds(), fds);
+  });
+
+  it('has all of it for the next one, too, if nothing was taken up before the kill', () => {
+    const path = fresh();
+    const control = new Control();
+    const first = new StateFile(path, control);
+    first.write([{ name: 'b', index: 3, peer: '17:4' }]);
+    control.set64(ringAddress(ringIndex(3, 1)) + RING_FRAMES, 4711n);
+    first.close(true);
+    for (let restarts = 1; restarts < 4; restarts++) {
+      const next = new StateFile(path, new Control());
+      const { rings, ...kept } = next.kept.get('b')!;
+      assert.deepEqual(kept, { macs: [], peer: '17:4', restarts, index: 3 });
+      assert.equal(Buffer.from(rings).readBigUInt64LE(RING_STRIDE + RING_FRAMES), 4711n);
+      next.close(true);
+    }
+    assert.deepEqual(
+      readdirSync(folder).filter((name) => name.endsWith('.new')),
+      [],
+    );
   });
 
   it('is one switch at a time', () => {
@@ -68,9 +92,9 @@ describe('a state file', () => {
     first.write([{ name: 'old', index: 1 }]);
     first.write([{ name: 'new', index: 2 }]);
     first.close(true);
-    // The second write went to the first half.
+    // That write went to the second half: the file begins with one that has no ports.
     const fd = openSync(path, 'r+');
-    writeSync(fd, Buffer.from('x'), 0, 1, 30);
+    writeSync(fd, Buffer.from('x'), 0, 1, 32768 + 30);
     const second = new StateFile(path, new Control());
     assert.deepEqual([...second.kept.keys()], ['old']);
     second.close(false);

@@ -120,19 +120,8 @@ export class Guest {
   }
 
   /** Starts shell text in the background, its output into a file. */
-  async spawn(command: string): Promise<GuestProcess> {
-    const { stdout } = await this.run(
-      `log=$(mktemp /tmp/log.XXXXXX)\n(${command}\n) > $log 2>&1 < /dev/null &\necho $! $log`,
-    );
-    const [pid = '', log = ''] = stdout.trim().split(' ');
-    return {
-      output: async () => (await this.run(`cat ${log}`)).stdout,
-      running: async () => (await this.run(`kill -0 ${pid}`, { ok: false })).status === 0,
-      // A background job of a shell without job control shares its group; end its children too.
-      kill: async () => {
-        await this.run(`pkill -KILL -P ${pid}; kill -KILL ${pid}`, { ok: false });
-      },
-    };
+  spawn(command: string): Promise<GuestProcess> {
+    return spawnIn(this, command);
   }
 
   /** Runs a QMP command and returns its answer. */
@@ -203,6 +192,25 @@ export class Guest {
     const console = lastLines(this.console(), 25);
     return `--- console of ${this.name}\n${console}\n--- QEMU${exit}\n${this.#qemu.tail(40)}`;
   }
+}
+
+/** What commands are run in: a guest, or one that moves from QEMU to QEMU. */
+export type Machine = Pick<Guest, 'name' | 'run'>;
+
+/** As Guest.spawn; whatever is asked of the process later is asked where the machine is then. */
+export async function spawnIn(machine: Machine, command: string): Promise<GuestProcess> {
+  const { stdout } = await machine.run(
+    `log=$(mktemp /tmp/log.XXXXXX)\n(${command}\n) > $log 2>&1 < /dev/null &\necho $! $log`,
+  );
+  const [pid = '', log = ''] = stdout.trim().split(' ');
+  return {
+    output: async () => (await machine.run(`cat ${log}`)).stdout,
+    running: async () => (await machine.run(`kill -0 ${pid}`, { ok: false })).status === 0,
+    // A background job of a shell without job control shares its group; end its children too.
+    kill: async () => {
+      await machine.run(`pkill -KILL -P ${pid}; kill -KILL ${pid}`, { ok: false });
+    },
+  };
 }
 
 export interface GuestProcess {

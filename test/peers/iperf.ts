@@ -1,16 +1,16 @@
 // iperf3 and ping between two guests: the measurements that tests and benches share.
 
-import type { Guest, GuestProcess } from './guest.ts';
+import { type Guest, type GuestProcess, type Machine, spawnIn } from './guest.ts';
 import { waitFor } from './process.ts';
 
 /** Gives the guest's eth0 an address, such as '10.0.0.1/24', and brings it up. */
-export async function configure(guest: Guest, address: string, device = 'eth0'): Promise<void> {
+export async function configure(guest: Machine, address: string, device = 'eth0'): Promise<void> {
   await guest.run(`ip addr add ${address} dev ${device}; ip link set ${device} up`);
 }
 
 /** Starts an iperf3 server for one client, and waits until it listens. */
-export async function serve(server: Guest): Promise<GuestProcess> {
-  const daemon = await server.spawn('exec iperf3 -s -1');
+export async function serve(server: Machine): Promise<GuestProcess> {
+  const daemon = await spawnIn(server, 'exec iperf3 -s -1');
   const listening = async (): Promise<boolean> =>
     (await server.run('netstat -tln | grep -q :5201', { ok: false })).status === 0;
   await waitFor(listening, 10_000, 'iperf3 -s');
@@ -27,20 +27,26 @@ interface Received {
   lost_packets: number;
 }
 
+interface End {
+  sum_received: Received;
+  /** With --bidir. */
+  sum_received_bidir_reverse?: Received;
+}
+
 async function received(
   server: Guest,
   client: Guest,
   serverAddress: string,
   seconds: number,
   flags: string,
-): Promise<Received> {
+): Promise<End> {
   const daemon = await serve(server);
   try {
     const { stdout } = await client.run(
       `iperf3 -J -c ${serverAddress} -t ${seconds} ${flags} --connect-timeout 5000`,
       { timeoutMs: seconds * 1000 + 20_000 },
     );
-    return (JSON.parse(stdout) as { end: { sum_received: Received } }).end.sum_received;
+    return (JSON.parse(stdout) as { end: End }).end;
   } finally {
     await daemon.kill();
   }
@@ -53,8 +59,22 @@ export async function iperf(
   serverAddress: string,
   { seconds = 2, flags = '' }: { seconds?: number; flags?: string } = {},
 ): Promise<number> {
-  const { bits_per_second } = await received(server, client, serverAddress, seconds, flags);
-  return bits_per_second / 1e6;
+  const { sum_received } = await received(server, client, serverAddress, seconds, flags);
+  return sum_received.bits_per_second / 1e6;
+}
+
+/** TCP both ways at once: what the server received and what the client did, in Mbit/s. */
+export async function iperfBoth(
+  server: Guest,
+  client: Guest,
+  serverAddress: string,
+  seconds: number,
+): Promise<[number, number]> {
+  const end = await received(server, client, serverAddress, seconds, '--bidir');
+  return [
+    end.sum_received.bits_per_second / 1e6,
+    end.sum_received_bidir_reverse!.bits_per_second / 1e6,
+  ];
 }
 
 /**
@@ -68,7 +88,7 @@ export async function iperfUdp(
   { seconds = 2, bytes = 64 }: { seconds?: number; bytes?: number } = {},
 ): Promise<{ perSecond: number; lost: number }> {
   const flags = `-u -b 0 -l ${bytes}`;
-  const end = await received(server, client, serverAddress, seconds, flags);
+  const { sum_received: end } = await received(server, client, serverAddress, seconds, flags);
   return {
     perSecond: end.bytes / bytes / end.seconds,
     lost: end.packets > 0 ? end.lost_packets / end.packets : 1,

@@ -41,12 +41,19 @@ export async function bootPair(lab: Lab, options: PairOptions = {}): Promise<[Gu
   return [a, b];
 }
 
-/** Gives the guest an interface eth0.ID on that VLAN, with an address such as '10.0.5.1/24'. */
-export async function vlan(guest: Guest, id: number, address: string): Promise<void> {
+/** Gives the guest an interface CARD.ID on that VLAN, with an address such as '10.0.5.1/24'. */
+export async function vlan(
+  guest: Guest,
+  id: number,
+  address: string,
+  card = 'eth0',
+): Promise<void> {
   const modules = 'llc stp garp mrp 8021q';
-  await guest.run(`for module in ${modules}; do insmod /modules/$module.ko; done`);
-  await guest.run(`vconfig add eth0 ${id}`);
-  await configure(guest, address, `eth0.${id}`);
+  await guest.run(
+    `[ -d /sys/module/8021q ] || for module in ${modules}; do insmod /modules/$module.ko; done`,
+  );
+  await guest.run(`vconfig add ${card} ${id}`);
+  await configure(guest, address, `${card}.${id}`);
 }
 
 export interface PingResult {
@@ -175,9 +182,18 @@ export function portCountsAnew(lab: Lab, guest: Guest): void {
   bases.set(guest, { txFrames: base.txFrames - txFrames, rxFrames: base.rxFrames - rxFrames });
 }
 
+/** Which card of a guest is looked at, where it is not eth0. */
+const cards = new WeakMap<Guest, string>();
+
+/** From here on `agree` is about this card of the guest, which has not been used yet. */
+export function useCard(guest: Guest, card: string): void {
+  cards.set(guest, card);
+  bases.delete(guest);
+}
+
 /** The card's own counters: packets sent and received. */
 async function counters(guest: Guest): Promise<{ tx: number; rx: number }> {
-  const folder = '/sys/class/net/eth0/statistics';
+  const folder = `/sys/class/net/${cards.get(guest) ?? 'eth0'}/statistics`;
   const { stdout } = await guest.run(`cat ${folder}/tx_packets ${folder}/rx_packets`);
   const [tx = Number.NaN, rx = Number.NaN] = stdout.trim().split('\n').map(Number);
   return { tx, rx };

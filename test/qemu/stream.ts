@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { Guest } from '../peers/guest.ts';
+import { type Machine, spawnIn } from '../peers/guest.ts';
 import { waitFor } from '../peers/process.ts';
 
 /** What the stream repeats, numbered: the guests' busybox. */
@@ -19,16 +19,18 @@ export interface Stream {
 }
 
 /** Starts sending from one guest to `address`, which is the other's; one stream a receiver. */
-export async function stream(from: Guest, to: Guest, address: string): Promise<Stream> {
+export async function stream(from: Machine, to: Machine, address: string): Promise<Stream> {
   const stop = `/tmp/stop-${to.name}`;
   // busybox's nc ends the connection when its input does: here is one that never does.
-  const receiver = await to.spawn(
+  const receiver = await spawnIn(
+    to,
     `[ -p /tmp/open ] || mkfifo /tmp/open\nnc -l -p ${PORT} 0<> /tmp/open | sha256sum`,
   );
   const listening = async (): Promise<boolean> =>
     (await to.run(`netstat -tln | grep -q :${PORT}`, { ok: false })).status === 0;
   await waitFor(listening, 10_000, 'nc -l');
-  const sender = await from.spawn(
+  const sender = await spawnIn(
+    from,
     `rm -f ${stop}; i=0
      until [ -e ${stop} ]; do i=$((i + 1)); echo $i; cat /bin/busybox; done | nc ${address} ${PORT}
      echo sent`,

@@ -6,7 +6,10 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connectTo } from '../../src/control/client.ts';
 import { EventLoop } from '../../src/linux/index.ts';
+import type { PortInfo } from '../../src/types.ts';
 import { Frontend } from '../../src/vhost-user/index.ts';
 import { Child, removeFolder, root, temporaryFolder, waitFor } from '../peers/process.ts';
 import { KeepingDriver } from './keeping-driver.ts';
@@ -21,17 +24,9 @@ for (const packed of [false, true]) {
     it(`${KILLS} times`, { timeout: 60_000 + KILLS * 5000 }, async (t) => {
       const folder = temporaryFolder();
       const sockets = ['a', 'b'].map((name) => join(folder, name));
+      const control = join(folder, 'c');
       const state = join('/dev/shm', `vhop-kill-${process.pid}-${packed}`);
-      const args = [
-        'switch',
-        ...sockets,
-        '--control',
-        join(folder, 'c'),
-        '--state',
-        state,
-        '--queues',
-        '1',
-      ];
+      const args = ['switch', ...sockets, '--control', control, '--state', state, '--queues', '1'];
       const start = () => new Child(join(root, 'bin/vhop'), args);
       const loop = new EventLoop();
       const guests = [new KeepingDriver(1, packed), new KeepingDriver(2, packed)] as const;
@@ -47,6 +42,11 @@ for (const packed of [false, true]) {
           }),
       );
       const gaps: number[] = [];
+      /** What the switch says of itself. */
+      const resumes: number[] = [];
+      let kills = 0;
+      let starts0 = [0, 0];
+      let told = 0;
       let seed = 1;
       const random = () => {
         seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
@@ -68,12 +68,25 @@ for (const packed of [false, true]) {
       try {
         for (const front of fronts) front.open();
         for (let kill = 0; kill <= KILLS; kill++) {
-          await waitFor(
-            () => guests.every(({ starts }) => starts === kill + 1),
-            20_000,
-            `start ${kill + 1}`,
-            () => child.tail(),
-          );
+          let ports: PortInfo[] = [];
+          // The switch says so too: a guest may not have heard yet that the one before it is gone.
+          const back = async () => {
+            if (!guests.every(({ up, starts }, i) => up && starts > starts0[i]!)) return false;
+            ports = await connectTo(control)
+              .get('/ports')
+              .catch(() => []);
+            return ports.length === 2 && ports.every(({ state }) => state === 'up');
+          };
+          await waitFor(back, 20_000, `start ${kill + 1}`, () => child.tail());
+          starts0 = guests.map(({ starts }) => starts);
+          for (const { history } of ports) {
+            const { restarts, connections, lost, resumed } = history;
+            assert.deepEqual([connections, lost], [1, 0]);
+            assert.ok(kill === 0 || restarts > told, `${restarts} restarts, ${told} before`);
+            assert.ok(restarts <= kills, `${restarts} restarts, ${kills} kills`);
+            if (kill > 0) resumes.push(resumed!);
+          }
+          told += kill > 0 ? 1 : 0;
           const started = performance.now();
           const flows = () => guests.every(({ firstAt }) => firstAt > 0);
           assert.ok(await run(flows, 5000), `traffic after kill ${kill}`);
@@ -83,7 +96,16 @@ for (const packed of [false, true]) {
           if (kill === KILLS) break;
           child.kill();
           await child.exited;
+          kills++;
           child = start();
+          // While it starts, before any guest is back or with one of them.
+          if (kill % 3 === 2) {
+            await sleep(100 + random() * 250);
+            child.kill();
+            await child.exited;
+            kills++;
+            child = start();
+          }
         }
         // Everything that is under way comes back.
         for (const guest of guests) {
@@ -105,7 +127,8 @@ for (const packed of [false, true]) {
         const received = guests.reduce((sum, guest) => sum + guest.received, 0);
         t.diagnostic(
           `${received} frames, ${again} of them twice; first frame after a start: median ` +
-            `${gaps[gaps.length >> 1]!.toFixed(1)} ms, at most ${gaps.at(-1)!.toFixed(1)} ms`,
+            `${gaps[gaps.length >> 1]!.toFixed(1)} ms, at most ${gaps.at(-1)!.toFixed(1)} ms; ` +
+            `links up ${Math.min(...resumes).toFixed(0)} to ${Math.max(...resumes).toFixed(0)} ms after the switch opened`,
         );
       } finally {
         for (const front of fronts) await front.close();

@@ -73,6 +73,10 @@ test('guests outlive their switch', {
       child = start();
       await waitFor(up, 10_000, 'both ports up again', () => child.tail());
       gaps.push(performance.now() - began);
+      for (const { history } of await ports()) {
+        assert.equal(history.restarts, kill + 1);
+        assert.ok(history.resumed! <= performance.now() - began, `up after ${history.resumed} ms`);
+      }
       const before = (await connectTo(control).get('/stats')).ports.map(({ rxFrames }) => rxFrames);
       await pingAll(a, B, 10);
       await pingAll(b, A, 10);

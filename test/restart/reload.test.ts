@@ -84,6 +84,7 @@ test('a wire that becomes a switch and a wire again', { timeout: 60_000 }, async
   const lab = await openSwitch({ forwarding: 'wire' });
   const traffic = startTraffic(lab, { frames: Number.POSITIVE_INFINITY, window: 128 });
   try {
+    while (traffic.counts().some(({ received }) => received < 1000)) await sleep(1);
     for (let n = 0; n < RELOADS; n++) {
       lab.configure({ forwarding: n % 2 === 0 ? 'switch' : 'wire' });
       await sleep(2);

@@ -30,6 +30,7 @@ import type { PeerInfo } from '../../src/types.ts';
 import { Endpoint, type EndpointOptions, PathError } from '../../src/vhost-user/index.ts';
 import { Notices } from '../../src/vhost-user/notices.ts';
 import { openFds } from '../linux/fds.ts';
+import { waitFor } from '../peers/process.ts';
 import { FakeBackend, FrontEnd, until } from './harness.ts';
 
 /** Only root can give files away and be somebody else. */
@@ -314,6 +315,33 @@ test('the file is removed only while it is ours', async () => {
     second.open();
     unlinkSync(path);
     second.close();
+  });
+});
+
+test('a file that another takes over is left to it, and taken back once it is gone', async () => {
+  await withSite(async ({ path, notices, endpoint }) => {
+    const server = endpoint();
+    server.open();
+    const guest = new FrontEnd(connectUnix(path));
+    await guest.barrier();
+    unlinkSync(path);
+    const other = listenUnix(path);
+    const its = lstatSync(path).ino;
+    await waitFor(() => notices.length > 0, 3000, 'the word about it');
+    const taken = `the socket file ${path} was removed: ${path} is in use by this very process`;
+    assert.deepEqual(notices, [taken]);
+    assert.equal(lstatSync(path).ino, its);
+    // Gone, and its file with it.
+    close(other);
+    unlinkSync(path);
+    await waitFor(() => notices.length > 1, 3000, 'a new file');
+    assert.equal(notices[1], `the socket file ${path} was removed: there is a new one`);
+    // Who was connected all the time is; the next one finds the new file.
+    await guest.barrier();
+    guest.close();
+    const next = new FrontEnd(connectUnix(path));
+    await next.barrier();
+    next.close();
   });
 });
 

@@ -297,7 +297,8 @@ test('each mistake of a back end ends the session in a sentence; the next one is
         assert.equal(driver.ends.length, ends + 1);
         assert.match(driver.last, why);
         assert.ok(driver.last.startsWith(`fault: ${path}: `), driver.last);
-        assert.equal(front.connected, false);
+        // A client may be on its way again.
+        if (mode === 'server') assert.equal(front.connected, false);
         assert.ok(!driver.told.includes('started'));
         await new Promise(setImmediate);
         assert.equal(openFds(), flat, driver.last);
@@ -382,20 +383,20 @@ test('a back end that answers and is gone: the driver hears nothing after its en
 test('a client leaves a back end that it could not start alone for a while', async () => {
   await withSite(async ({ path, loop, driver, frontend }) => {
     const listener = listenUnix(path);
-    frontend({ mode: 'client', retryMs: 200 });
+    frontend({ mode: 'client', retryMs: 500 });
     const first = new ScriptedBackEnd(await accept(listener), loop, { [GET]: () => 'hang up' });
     await until(() => first.ended !== undefined && driver.ends.length === 1);
     const failed = performance.now();
     const second = new ScriptedBackEnd(await accept(listener), loop);
     const waited = performance.now() - failed;
-    assert.ok(waited > 150, `${waited} ms`);
+    assert.ok(waited > 450, `${waited} ms`);
     await until(() => driver.last === 'started');
     // One that ran is looked for at once.
     second.connection.close('it restarts');
     await until(() => driver.ends.length === 2);
     const left = performance.now();
     new ScriptedBackEnd(await accept(listener), loop).connection.close('enough');
-    assert.ok(performance.now() - left < 150);
+    assert.ok(performance.now() - left < 450);
     close(listener);
   });
 });

@@ -22,13 +22,14 @@ export const ALL_PROTOCOL_FEATURES = [
   vu.PF_RARP,
   vu.PF_REPLY_ACK,
   vu.PF_MTU,
+  vu.PF_LOG_SHMFD,
   vu.PF_CONFIGURE_MEM_SLOTS,
   vu.PF_STATUS,
 ].reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
 
 /** Records calls as [name, ...arguments], keeps the fds it is given and closes them at the end. */
 export class FakeBackend implements Backend {
-  offeredFeatures = (1n << 32n) | (1n << 15n) | (1n << 3n);
+  offeredFeatures = (1n << 32n) | (1n << 26n) | (1n << 15n) | (1n << 3n);
   queuePairs = 2;
   maxMemSlots = 32;
   calls: unknown[][] = [];
@@ -104,6 +105,13 @@ export class FakeBackend implements Backend {
   }
   setVringEnable(index: number, enable: boolean): void {
     this.#record('setVringEnable', index, enable);
+  }
+  setLogBase(area: { size: bigint; offset: bigint }, fd: number): void {
+    this.#own(fd);
+    this.#record('setLogBase', area);
+  }
+  setLogFd(fd: number): void {
+    this.#record('setLogFd', this.#own(fd));
   }
   setStatus(status: number): void {
     this.status = status;

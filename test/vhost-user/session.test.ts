@@ -129,13 +129,13 @@ test('NEED_REPLY: one reply with flags 5, after handling, and only once negotiat
   });
 });
 
-test('MTU is offered with the virtio feature only', async () => {
+test('MTU and LOG_SHMFD are offered with their virtio features only', async () => {
   const backend = new FakeBackend();
   backend.offeredFeatures = 1n << 32n;
   await withSession(async ({ front }) => {
     front.send(vu.VU_GET_PROTOCOL_FEATURES, 'none', null);
     const offered = await front.expectU64(vu.VU_GET_PROTOCOL_FEATURES);
-    assert.equal(offered, ALL_PROTOCOL_FEATURES & ~(1n << 4n));
+    assert.equal(offered, ALL_PROTOCOL_FEATURES & ~((1n << 4n) | (1n << 1n)));
     front.send(vu.VU_SET_PROTOCOL_FEATURES, 'u64', ALL_PROTOCOL_FEATURES);
     await front.expectClosed();
   }, backend);
@@ -152,8 +152,7 @@ const { u64, state } = CODECS;
 
 refused(/no such request/, 99, bytes(0));
 refused(/no such request/, 0, bytes(8));
-refused(/SET_LOG_BASE refused: protocol feature LOG_SHMFD/, vu.VU_SET_LOG_BASE, bytes(16), 1);
-refused(/SET_LOG_FD refused: it is not supported/, vu.VU_SET_LOG_FD, bytes(0), 1);
+refused(/SET_LOG_FD refused: its descriptor is not an eventfd/, vu.VU_SET_LOG_FD, bytes(0), -1);
 refused(/feature BACKEND_REQ/, vu.VU_SET_BACKEND_REQ_FD, bytes(0), 1);
 refused(/feature CROSS_ENDIAN/, vu.VU_SET_VRING_ENDIAN, bytes(8));
 refused(/feature CONFIG/, vu.VU_GET_CONFIG, bytes(12));

@@ -92,7 +92,9 @@ export class DeviceBench {
         connected: () => events.push('connected'),
         disconnected: () => events.push('disconnected'),
         features: () => events.push('features'),
+        logging: (on) => events.push(`logging ${on}`),
         rarp: () => events.push('rarp'),
+        notice: (text) => events.push(text),
       },
     );
     this.control.set(SWITCH_PORTS, this.#ports);

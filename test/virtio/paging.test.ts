@@ -2,9 +2,10 @@
 // are slots, one worker polled by hand.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readSync } from 'node:fs';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import {
+  PAGE,
   PAGER_FREE,
   PAGER_LIMBO,
   PAGER_REGIONS,
@@ -18,10 +19,13 @@ import {
   WORKER_EVICTIONS,
   WORKER_PAGES_IN,
 } from '../../src/abi/layout.ts';
-import { close, eventfd, memfd } from '../../src/linux/index.ts';
+import { VRING_F_LOG } from '../../src/abi/vhost-user.ts';
+import { F_LOG_ALL } from '../../src/abi/virtio.ts';
+import { close, dup, eventfd, memfd } from '../../src/linux/index.ts';
 import { DROP_NAMES } from '../../src/observe/drops.ts';
 import type { MemoryRegionFd } from '../../src/vhost-user/backend.ts';
 import type { NetDevice } from '../../src/virtio/device.ts';
+import { bit } from '../../src/virtio/features.ts';
 import { concat, frame, header, mac } from '../datapath/frames.ts';
 import { openFds } from '../linux/fds.ts';
 import { GIB, MIB, SparseGuest, type SparseOptions } from '../paging/guest.ts';
@@ -147,6 +151,49 @@ describe('a guest on more pages than there are slots', () => {
       assert.ok(counter(WORKER_EVICTIONS) > 1000, `${counter(WORKER_EVICTIONS)} evictions`);
     });
   }
+
+  it('that migrates: the dirty log names the pages written, whatever slot showed them', () => {
+    const options = { buffer: 200, longest: 600 };
+    const { right, streams } = pair(
+      { size: 3 * GIB, ringSize: 256 },
+      { size: 3 * GIB, skip: 5 * PAGE },
+      options,
+    );
+    const { guest, device, rx } = right;
+    const size = (5 * GIB) / PAGE / 8;
+    const log = memfd('log', size);
+    device.setLogBase({ size: BigInt(size), offset: 0n }, dup(log));
+    device.setFeatures(PLAIN | bit(F_LOG_ALL));
+    const written = new Set<number>();
+    const wrote = (offset: number, length: number) => {
+      for (let at = offset; at < offset + length; at++)
+        written.add((Number(guest.gpa(at)) / PAGE) | 0);
+    };
+    for (const [index, queue] of [rx, right.tx].entries()) {
+      const logGpa = guest.gpa(queue.at.used);
+      device.setVringAddr(index, { ...queue.address(), flags: VRING_F_LOG, logGpa });
+      wrote(queue.at.used, 1);
+    }
+    const used = rx.used.bind(rx);
+    rx.used = () => {
+      const found = used();
+      for (const { pieces, length } of found) wrote(pieces[0]!.offset, length);
+      return found;
+    };
+    run(streams, 1000);
+    assert.ok(counter(WORKER_EVICTIONS) > 500, `${counter(WORKER_EVICTIONS)} evictions`);
+    const bits = Buffer.alloc(size);
+    readSync(log, bits, 0, size, 0);
+    close(log);
+    const marked = [...bits.entries()].flatMap(([byte, set]) =>
+      [0, 1, 2, 3, 4, 5, 6, 7].filter((n) => (set >> n) & 1).map((n) => byte * 8 + n),
+    );
+    assert.deepEqual(
+      marked,
+      [...written].sort((x, y) => x - y),
+    );
+    assert.ok(marked.at(-1)! > (4 * GIB) / PAGE, 'nothing above the hole');
+  });
 
   it('pages that fit stay: none is mapped twice', () => {
     const { streams } = pair({ size: 3 * GIB, pages: 5 }, { size: 2 * GIB, pages: 5 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PORT_HDR_LEN, PORT_MTU, PORT_RX_PAIRS, RING_RUNNING } from '../../src/abi/layout.ts';
-import { F_ACCESS_PLATFORM, F_LOG_ALL, F_MTU, F_PROTOCOL_FEATURES } from '../../src/abi/virtio.ts';
+import { F_ACCESS_PLATFORM, F_MTU, F_PROTOCOL_FEATURES } from '../../src/abi/virtio.ts';
 import { close, drain, dup, eventfd } from '../../src/linux/index.ts';
 import { Refusal } from '../../src/vhost-user/backend.ts';
 import { bit } from '../../src/virtio/features.ts';
@@ -35,10 +35,6 @@ describe('features', () => {
     for (const [queue] of a.device.rings.entries()) a.device.getVringBase(queue);
     a.device.setFeatures(0n);
     assert.equal(bench.control.get(block(0) + PORT_HDR_LEN), 10);
-  });
-
-  it('LOG_ALL is not offered, so it is refused', () => {
-    assert.throws(() => a.device.setFeatures(PLAIN | bit(F_LOG_ALL)), /never offered/);
   });
 
   it('an MTU out of range is refused', () => {

@@ -9,6 +9,7 @@ import {
   RING_BROKEN,
   RING_LAST_AVAIL,
   RING_RUNNING,
+  RING_STOPPED,
 } from '../../src/abi/layout.ts';
 import { close, drain, dup, eventfd } from '../../src/linux/index.ts';
 import { DeviceBench, FrontEnd, GUEST_BYTES, PLAIN } from './bench.ts';
@@ -59,6 +60,23 @@ describe('start and stop', () => {
     a.device.setVringEnable(1, true);
     bench.settle();
     assert.equal(b.usedIdx(0), 1);
+  });
+
+  it('what a guest sends waits while it is held, what it receives does not', () => {
+    a.device.held = true;
+    a.open();
+    b.open();
+    assert.equal(pass(), false);
+    assert.ok(a.device.up);
+    a.device.release();
+    bench.settle();
+    assert.equal(b.usedIdx(0), 1);
+    assert.ok(pass());
+    // Stopped rings stay as they are.
+    assert.equal(a.device.getVringBase(1), 2);
+    a.device.held = true;
+    a.device.release();
+    assert.equal(a.device.rings[1]!.state, RING_STOPPED);
   });
 
   it('stop and start without ENABLE resumes where it was', () => {
