@@ -1,4 +1,5 @@
-// What a name, a socket path and a MAC address may be; and the MAC address a name stands for.
+// What a name, a socket path and a MAC address may be, the MAC address a name stands for, and what else
+// both ends of a socket of ours have to agree on.
 
 import { createHash } from 'node:crypto';
 import { basename } from 'node:path';
@@ -17,6 +18,9 @@ export const MAX_SOCKET_PATH = 107;
 
 /** Permission bits of a socket, as a person writes them: octal, as chmod(1) takes them. */
 export const SOCKET_MODE_PATTERN = /^0?[0-7]{3}$/;
+
+/** Of what goes between two processes when ports change hands (switch/handover.ts): another one is not understood. */
+export const HANDOVER_FORMAT = 1;
 
 /** Largest uid or gid; the next number means "leave it". */
 export const MAX_ID = 0xffff_fffe;

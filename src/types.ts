@@ -127,6 +127,9 @@ export interface SwitchOptions {
   window?: { whole?: number; slots?: number };
 }
 
+/** What can be changed while the switch runs, without a frame lost. */
+export type SwitchSettings = Pick<SwitchOptions, 'forwarding' | 'ageing'>;
+
 export type PortState = 'listening' | 'connecting' | 'connected' | 'up' | 'quarantined';
 
 /** The process at the other end of a port's socket, as it was when it connected (SO_PEERCRED). */
@@ -301,6 +304,10 @@ export interface SwitchInfo {
   ageing: number;
   /** Seconds since the switch opened. */
   uptime: number;
+  /** Of `vhop up`, over the control socket: the file it was started from, or reloaded from last. */
+  file?: string;
+  /** Over the control socket: the format in which its ports can be taken over. */
+  handover?: number;
 }
 
 export interface PortEvents {
@@ -316,6 +323,27 @@ export interface PortEvents {
   notice: { port: string; message: string };
 }
 
+/** Taking the ports of a running switch over (switch/handover.ts). */
+export interface TakeOverOptions {
+  /** Path of a socket that is made for it, at most 107 bytes. */
+  at: string;
+  /** The process of the running switch. */
+  pid: number;
+  /** Asks it to hand over to `at`; rejects when it refuses. */
+  ask: () => Promise<unknown>;
+  /** The port to be in place of one of its; undefined: none, or one that begins anew. */
+  wanted: (port: VhostUserPortOptions) => VhostUserPortOptions | undefined;
+  /** Where this switch's state goes when the other is gone. */
+  state?: string | undefined;
+}
+
+export interface HandedOver {
+  /** Milliseconds that the guests were not served. */
+  pause: number;
+  /** Tells the other process that this switch is closed: it may have what it did not take. */
+  closed(): void;
+}
+
 /** A running switch: what the library opens, and what the command line drives. */
 export interface SwitchApi {
   info(): SwitchInfo;
@@ -323,6 +351,15 @@ export interface SwitchApi {
   removePort(name: string): Promise<void>;
   /** Changes what a port may send, from now on and with full buckets; {} lifts all limits. */
   setPolicing(name: string, policing: Policing): void;
+  /** Changes what is given, from the next burst on. Throws RangeError. */
+  configure(settings: SwitchSettings): void;
+  /**
+   * Hands the vhost-user ports over to the process that listens at `to`: guests notice no more than a pause.
+   * Resolves once they run there. Rejects when it came to nothing.
+   */
+  handOver(to: string): Promise<HandedOver>;
+  /** The other side. Resolves when the other switch is closed. Rejects while that goes on as it was. */
+  takeOver(options: TakeOverOptions): Promise<void>;
   ports(): PortInfo[];
   rings(): RingInfo[];
   fdb(): FdbEntry[];

@@ -3,6 +3,7 @@
 import type { SwitchEvent } from '../control/events.ts';
 import type { PeerInfo, PortInfo, SwitchInfo } from '../types.ts';
 import type { Output } from './cli.ts';
+import { reloadText } from './reload.ts';
 import { downText, upText } from './story.ts';
 import { paint, plain, tableLines } from './table.ts';
 import { clock } from './units.ts';
@@ -79,6 +80,10 @@ export function eventLine(out: Output, { event, time, value }: SwitchEvent): str
       return `${at}${value.name} logging ${value.logging ? 'on' : 'off'}`;
     case 'link-features':
       return value.state === 'up' ? `${at}${value.name} negotiated: ${details(value)}` : undefined;
+    case 'reloaded': {
+      const failed = value.failed.map((sentence) => `; ${paint(out, 'red', plain(sentence))}`);
+      return `${at}reloaded ${plain(value.file)}: ${reloadText(value)}${failed.join('')}`;
+    }
     case 'notice':
       return `${at}${value.port ? `${value.port}: ` : ''}${plain(value.message)}`;
   }

@@ -13,6 +13,7 @@ import { doctor } from './doctor.ts';
 import { fdb } from './fdb.ts';
 import { pktGen } from './pkt-gen.ts';
 import { ports } from './ports.ts';
+import { reload } from './reload.ts';
 import { rings } from './rings.ts';
 import { stats } from './stats.ts';
 import { switchCommand } from './switch.ts';
@@ -24,6 +25,7 @@ const COMMANDS: readonly Register[] = [
   wire,
   switchCommand,
   up,
+  reload,
   demo,
   ports,
   fdb,

@@ -4,25 +4,31 @@
 import { rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { CheckedPort } from '../config/check.ts';
+import { probe } from '../control/client.ts';
 import { SWITCH_EVENTS, type SwitchEvent } from '../control/events.ts';
 import { controlPath, makeRuntimeFolder, statePath } from '../control/path.ts';
+import type { Source } from '../control/reload.ts';
 import { type ControlServer, claimControlPath, serveControl } from '../control/server.ts';
 import { StateInUse } from '../memory/state.ts';
-import type { SwitchApi, SwitchOptions } from '../types.ts';
+import type { SwitchApi, SwitchInfo, SwitchOptions } from '../types.ts';
 import { banner, eventLine } from './banner.ts';
 import type { Cli } from './cli.ts';
 import { catchSignals, type Ending } from './ending.ts';
 import { LiveTable, runLive } from './live.ts';
-
-const DEFAULT_MODE = { 'vhost-user': 'server', 'virtio-user': 'client' } as const;
+import { Orders } from './orders.ts';
+import { besides, checkTakeover, takeOver } from './takeover.ts';
 
 export interface RunOptions {
   switch: SwitchOptions;
   ports: readonly CheckedPort[];
+  /** The file that all this is from: it can be reloaded. */
+  source?: Source;
   /** --control: where the control socket goes, if not where its name says. */
   control?: string | undefined;
   /** --state: the file for what is to outlive the switch, or `none`. Default: by its name. */
   state?: string | undefined;
+  /** Take the ports of the switch of that name over, should one run. */
+  takeover?: boolean | undefined;
   /** Show the live table below the events. */
   live?: boolean | undefined;
   /** Print events as one JSON object a line, nothing else. */
@@ -36,15 +42,20 @@ export interface RunOptions {
 export async function runSwitch(cli: Cli, options: RunOptions): Promise<void> {
   const name = options.switch.name ?? 'default';
   const path = controlPath(name, options.control);
-  const ending = catchSignals(cli.err);
+  const life: Life = { orders: undefined };
+  const ending = catchSignals(cli.err, options.source && (() => life.orders?.reread()));
   try {
+    const running = options.takeover ? await runningAt(path) : undefined;
     // Before anything is opened: a second start by mistake must not disturb the first switch.
-    await claimControlPath(path);
-    const api = await open(cli, options, name);
+    if (running) checkTakeover(running);
+    else await claimControlPath(path);
+    // All that takes time is done before the other one is asked.
+    const api = await open(cli, options, name, running !== undefined);
     try {
-      await serve(cli, options, api, path, ending);
+      await serve(cli, options, api, path, ending, life, running);
     } finally {
       await api.close();
+      life.orders?.closed();
     }
     if (ending.signal.aborted && cli.err.isTTY) cli.err.write('vhop: ended\n');
   } finally {
@@ -52,12 +63,37 @@ export async function runSwitch(cli: Cli, options: RunOptions): Promise<void> {
   }
 }
 
-/** With its state where a killed switch of that name left its own, unless another one uses that. */
-async function open(cli: Cli, options: RunOptions, name: string): Promise<SwitchApi> {
+/** What is there once it serves. */
+interface Life {
+  orders: Orders | undefined;
+}
+
+async function runningAt(path: string): Promise<SwitchInfo | undefined> {
+  const found = await probe(path);
+  return found.state === 'switch' ? found.info : undefined;
+}
+
+/** The state file's path; undefined: none. */
+function stateOf(options: RunOptions, name: string): string | undefined {
   const state = options.state ?? statePath(name);
+  return state === 'none' ? undefined : state;
+}
+
+/** With its state where a killed switch of that name left its own, unless another one uses that. */
+async function open(
+  cli: Cli,
+  options: RunOptions,
+  name: string,
+  takesOver: boolean,
+): Promise<SwitchApi> {
+  const state = stateOf(options, name);
   const plain = { ...options.switch, name };
-  if (state === undefined || state === 'none') return cli.open(plain);
+  if (state === undefined) return cli.open(plain);
   if (options.state === undefined) makeRuntimeFolder(dirname(state));
+  if (takesOver) {
+    rmSync(besides(state), { force: true });
+    return cli.open({ ...plain, state: besides(state) });
+  }
   try {
     return await cli.open({ ...plain, state });
   } catch (error) {
@@ -75,6 +111,8 @@ async function serve(
   api: SwitchApi,
   path: string,
   ending: Ending,
+  life: Life,
+  running: SwitchInfo | undefined,
 ): Promise<void> {
   const table = new LiveTable(cli.out);
   // Listening before the first port is added: a guest that waits may connect at once. What is
@@ -88,20 +126,46 @@ async function serve(
   }
 
   let control: ControlServer | undefined;
-  const listening: string[] = [];
   ending.onForced(() => {
     table.end();
     control?.unlink();
-    for (const path of listening) rmSync(path, { force: true });
+    for (const { mode, path } of api.ports()) {
+      if (mode === 'server' && path !== undefined) rmSync(path, { force: true });
+    }
   });
+  const name = options.switch.name ?? 'default';
+  if (running) await takeOver(api, path, running, options.ports, stateOf(options, name));
+  const present = new Set(api.ports().map((port) => port.name));
+  const missing: string[] = [];
   for (const port of options.ports) {
     if (ending.signal.aborted) return;
-    await api.addPort(port);
-    if ('path' in port && (port.mode ?? DEFAULT_MODE[port.type]) === 'server')
-      listening.push(port.path);
+    if (present.has(port.name)) continue;
+    try {
+      await api.addPort(port);
+    } catch (error) {
+      if (!running) throw error;
+      // There are guests now, and nobody else to carry their frames.
+      missing.push(port.name);
+      cli.err.write(`vhop: port ${port.name} could not be added: ${(error as Error).message}\n`);
+    }
   }
+  const announce = (event: SwitchEvent) => {
+    tell(event);
+    control?.announce(event);
+  };
+  const orders = new Orders({
+    api,
+    source: options.source,
+    ports: options.ports.filter((port) => !missing.includes(port.name)),
+    announce,
+    end: ending.end,
+  });
+  life.orders = orders;
   try {
-    control = await serveControl(api, path);
+    control = await serveControl(api, path, {
+      info: () => orders.info,
+      orders: orders.table,
+    });
     if (options.json) {
       const started = { event: 'started', time: Date.now(), info: api.info(), ports: api.ports() };
       cli.out.write(`${JSON.stringify({ ...started, control: path })}\n`);

@@ -24,6 +24,7 @@ export interface SocketsOptions {
   requireSealed?: boolean;
   live?: boolean;
   json?: boolean;
+  takeover?: boolean;
 }
 
 export const SOCKET_HELP = `
@@ -42,6 +43,7 @@ export function runOptions(command: Command): Command {
     )
     .option('--control <path>', 'where to put the control socket')
     .option('--state <path>', 'what a restart goes on with: a file on a tmpfs, or none')
+    .option('--takeover', "go on with a running switch's ports, guests connected, and end it")
     .option('--live', 'show a live table')
     .option('--json', 'print events as JSON, one a line');
 }
@@ -176,5 +178,6 @@ export function runSockets(
     state: options.state,
     live: options.live,
     json: options.json,
+    takeover: options.takeover,
   });
 }

@@ -3,11 +3,15 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
+import { ConfigError } from '../config/error.ts';
 import type { FdbEntry, PortInfo, RingInfo, Stats, SwitchInfo } from '../types.ts';
 import { ControlError, controlPath, folderFault, runtimeFolders, surroundings } from './path.ts';
+import type { Reloaded, ReloadRequest } from './reload.ts';
 
 /** Milliseconds a switch has to answer: it is on this machine and answers from memory. */
 const TIMEOUT = 3000;
+/** The same for an order: ports are added one by one, and each may wait for the workers. */
+const ORDER_TIMEOUT = 60_000;
 /** Bytes of an answer: 256 ports of 16 rings take 2 MB. */
 const MAX_ANSWER = 64 << 20;
 
@@ -20,13 +24,26 @@ export interface Resources {
   '/stats': Stats;
 }
 
+/** What one can POST: what goes with it, and what comes back. */
+export interface Orders {
+  '/reload': { asks: ReloadRequest; answers: Reloaded };
+  /** Hand the ports over to the process that listens at `to`, and end. */
+  '/leave': { asks: { format: number; to: string }; answers: object };
+}
+
 export interface ControlClient {
   readonly path: string;
   get<K extends keyof Resources>(resource: K): Promise<Resources[K]>;
+  /** Rejects with ControlError where the switch refuses, ConfigError where a file is wrong. */
+  post<K extends keyof Orders>(order: K, body: Orders[K]['asks']): Promise<Orders[K]['answers']>;
 }
 
 export function connectTo(path: string): ControlClient {
-  return { path, get: (resource) => get(path, resource) };
+  return {
+    path,
+    get: (resource) => get(path, resource),
+    post: (order, body) => ask(path, order, body) as Promise<never>,
+  };
 }
 
 export type Probe =
@@ -111,8 +128,15 @@ export async function findSwitch(
 }
 
 function get<K extends keyof Resources>(path: string, resource: K): Promise<Resources[K]> {
+  return ask(path, resource) as Promise<Resources[K]>;
+}
+
+/** With a `body` it is an order. */
+function ask(path: string, resource: string, body?: object): Promise<unknown> {
   return new Promise((done, failed) => {
-    const asked = request({ socketPath: path, path: resource, agent: false }, (response) => {
+    const method = body === undefined ? 'GET' : 'POST';
+    const options = { socketPath: path, path: resource, method, agent: false };
+    const asked = request(options, (response) => {
       const parts: Buffer[] = [];
       let bytes = 0;
       response.on('data', (part: Buffer) => {
@@ -122,24 +146,27 @@ function get<K extends keyof Resources>(path: string, resource: K): Promise<Reso
       });
       response.on('error', failed);
       response.on('end', () => {
-        const body = Buffer.concat(parts).toString('utf8');
         try {
-          const value: unknown = JSON.parse(body);
+          const value: unknown = JSON.parse(Buffer.concat(parts).toString('utf8'));
           if (response.statusCode === 200) {
-            done(value as Resources[K]);
+            done(value);
             return;
           }
-          const error = (value as { error?: string }).error;
-          failed(new ControlError(error ?? `the switch answered ${response.statusCode}`));
+          const { error } = value as { error?: string };
+          const message = error ?? `the switch answered ${response.statusCode}`;
+          failed(new (response.statusCode === 422 ? ConfigError : ControlError)(message));
         } catch {
           failed(new ControlError('what answers is not a vhop switch'));
         }
       });
     });
     // From the start to the end: an answer that trickles in is none either.
-    const late = setTimeout(() => asked.destroy(new ControlError('it does not answer')), TIMEOUT);
+    const late = setTimeout(
+      () => asked.destroy(new ControlError('it does not answer')),
+      body === undefined ? TIMEOUT : ORDER_TIMEOUT,
+    );
     asked.on('close', () => clearTimeout(late));
     asked.on('error', failed);
-    asked.end();
+    asked.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }

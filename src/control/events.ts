@@ -1,6 +1,7 @@
 // The switch's events as they go over the control socket and to the terminal.
 
 import type { PortEvents } from '../types.ts';
+import type { Reloaded } from './reload.ts';
 
 /** Every event there is; the type makes a forgotten one an error. */
 export const SWITCH_EVENTS = Object.keys({
@@ -14,6 +15,6 @@ export const SWITCH_EVENTS = Object.keys({
 } satisfies Record<keyof PortEvents, true>) as (keyof PortEvents)[];
 
 /** One line of GET /events; `time` is milliseconds since the epoch. */
-export type SwitchEvent = {
-  [K in keyof PortEvents]: { event: K; time: number; value: PortEvents[K] };
-}[keyof PortEvents];
+export type SwitchEvent =
+  | { [K in keyof PortEvents]: { event: K; time: number; value: PortEvents[K] } }[keyof PortEvents]
+  | { event: 'reloaded'; time: number; value: Reloaded };

@@ -2,14 +2,15 @@
 //
 //   curl --unix-socket PATH http://vhop/ports
 //
-// Read-only. GET /info /ports /rings /fdb /stats answer JSON; GET /events streams one JSON object
-// a line for as long as the client listens. The socket is its user's alone (0600).
+// GET /info /ports /rings /fdb /stats answer JSON; GET /events streams one JSON object a line for as
+// long as the client listens; what is POSTed is an order (Orders). The socket is its user's alone (0600).
 
 import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
-import type { SwitchApi } from '../types.ts';
+import { ConfigError } from '../config/error.ts';
+import type { SwitchApi, SwitchInfo } from '../types.ts';
 import { probe } from './client.ts';
 import { SWITCH_EVENTS, type SwitchEvent } from './events.ts';
 import { ControlError, makeRuntimeFolder, runtimeFolders } from './path.ts';
@@ -24,11 +25,27 @@ const MAX_CONNECTIONS = 64;
 const REQUEST_TIMEOUT = 2000;
 /** A request is one line and a handful of headers. */
 const MAX_HEADERS = 8192;
+/** And what comes with an order: a path, at most. */
+const MAX_BODY = 8192;
+
+/**
+ * What can be POSTed: by path, what to do with the body's JSON object and what to answer. A ControlError is
+ * answered with 400, a ConfigError with 422.
+ */
+export type Orders = Record<string, (body: Record<string, unknown>) => Promise<unknown>>;
+
+export interface Served {
+  orders?: Orders;
+  /** Goes to /info with what the switch says of itself. */
+  info?: () => Partial<SwitchInfo>;
+}
 
 export interface ControlServer {
   readonly path: string;
   /** Ends every stream, stops listening, unlinks the socket. Can be called twice. */
   close(): Promise<void>;
+  /** Tells the readers of /events what the switch itself does not know of. */
+  announce(event: SwitchEvent): void;
   /** Unlinks the socket at once, for an exit that cannot wait. */
   unlink(): void;
 }
@@ -67,16 +84,22 @@ export async function claimControlPath(path: string): Promise<void> {
 }
 
 /** Claims `path` and serves `api` on it. Throws ControlError as `claimControlPath` does. */
-export async function serveControl(api: SwitchApi, path: string): Promise<ControlServer> {
+export async function serveControl(
+  api: SwitchApi,
+  path: string,
+  served: Served = {},
+): Promise<ControlServer> {
   await claimControlPath(path);
   const streams = new Set<ServerResponse>();
+  const announce = (line: SwitchEvent) => {
+    for (const stream of streams) {
+      stream.write(`${JSON.stringify(line)}\n`);
+      if (stream.writableLength > EVENT_BACKLOG) stream.destroy();
+    }
+  };
   for (const event of SWITCH_EVENTS) {
     api.on(event, (value: unknown) => {
-      const line: SwitchEvent = { event, time: Date.now(), value } as SwitchEvent;
-      for (const stream of streams) {
-        stream.write(`${JSON.stringify(line)}\n`);
-        if (stream.writableLength > EVENT_BACKLOG) stream.destroy();
-      }
+      announce({ event, time: Date.now(), value } as SwitchEvent);
     });
   }
   const server = createServer(
@@ -87,7 +110,7 @@ export async function serveControl(api: SwitchApi, path: string): Promise<Contro
       keepAliveTimeout: REQUEST_TIMEOUT,
       connectionsCheckingInterval: REQUEST_TIMEOUT / 4,
     },
-    (request, response) => answer(api, streams, request, response),
+    (request, response) => answer(api, served, streams, request, response),
   );
   limitConnections(server, streams);
   await listen(server, path);
@@ -100,6 +123,7 @@ export async function serveControl(api: SwitchApi, path: string): Promise<Contro
   };
   return {
     path,
+    announce,
     unlink,
     close: () =>
       new Promise<void>((done) => {
@@ -150,23 +174,30 @@ function listen(server: Server, path: string): Promise<void> {
 
 function answer(
   api: SwitchApi,
+  { orders = {}, info }: Served,
   streams: Set<ServerResponse>,
   request: IncomingMessage,
   response: ServerResponse,
 ): void {
   const resources: Record<string, () => unknown> = {
-    '/info': () => api.info(),
+    '/info': () => ({ ...api.info(), ...info?.() }),
     '/ports': () => api.ports(),
     '/rings': () => api.rings(),
     '/fdb': () => api.fdb(),
     '/stats': () => api.stats(),
   };
   const path = (request.url ?? '/').split('?')[0]!;
-  if (request.method !== 'GET') {
-    response.setHeader('allow', 'GET');
+  const order = Object.hasOwn(orders, path) ? orders[path] : undefined;
+  const allowed = order === undefined ? 'GET' : 'POST';
+  if (request.method !== allowed) {
+    response.setHeader('allow', allowed);
     // Whatever body comes with it is not waited for.
     response.shouldKeepAlive = false;
-    reply(response, 405, { error: `${request.method} is not supported: use GET` });
+    reply(response, 405, { error: `${request.method} is not supported: use ${allowed}` });
+    return;
+  }
+  if (order !== undefined) {
+    void carryOut(order, request, response);
     return;
   }
   if (path === '/events') {
@@ -183,7 +214,7 @@ function answer(
   }
   const resource = Object.hasOwn(resources, path) ? resources[path] : undefined;
   if (resource === undefined) {
-    const paths = [...Object.keys(resources), '/events'];
+    const paths = [...Object.keys(resources), '/events', ...Object.keys(orders)];
     reply(response, 404, { error: `no such path: ${path}`, paths });
     return;
   }
@@ -192,6 +223,47 @@ function answer(
   } catch (error) {
     reply(response, 500, { error: (error as Error).message });
   }
+}
+
+async function carryOut(
+  order: Orders[string],
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  try {
+    reply(response, 200, await order(await bodyOf(request)));
+  } catch (error) {
+    const status = error instanceof ControlError ? 400 : error instanceof ConfigError ? 422 : 500;
+    // What is left of the body is not waited for.
+    response.shouldKeepAlive = false;
+    reply(response, status, { error: (error as Error).message });
+  }
+}
+
+/** The JSON object in the body, an empty one for none. Rejects with ControlError for anything else. */
+function bodyOf(request: IncomingMessage): Promise<Record<string, unknown>> {
+  return new Promise((done, failed) => {
+    const refuse = () =>
+      failed(new ControlError(`the body is not a JSON object of at most ${MAX_BODY} bytes`));
+    const parts: Buffer[] = [];
+    let bytes = 0;
+    request.on('data', (part: Buffer) => {
+      bytes += part.length;
+      if (bytes <= MAX_BODY) parts.push(part);
+      else refuse();
+    });
+    request.on('error', failed);
+    request.on('end', () => {
+      try {
+        const value: unknown = bytes === 0 ? {} : JSON.parse(Buffer.concat(parts).toString());
+        const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+        if (isObject) done(value as Record<string, unknown>);
+        else refuse();
+      } catch {
+        refuse();
+      }
+    });
+  });
 }
 
 function reply(response: ServerResponse, status: number, value: unknown): void {

@@ -2,6 +2,7 @@
 
 export * from './aio.ts';
 export { Batch, MAX_BATCH } from './batch.ts';
+export { Channel, type ChannelMessage } from './channel.ts';
 export * from './epoll.ts';
 export * from './errors.ts';
 export * from './eventfd.ts';

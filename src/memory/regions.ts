@@ -18,7 +18,7 @@ import {
   REGION_TABLE,
   SLOT,
 } from '../abi/layout.ts';
-import { fileShape, sealAgainstShrinking } from '../linux/index.ts';
+import { close, dup, fileShape, sealAgainstShrinking } from '../linux/index.ts';
 import type { Control } from './control.ts';
 import type { Pages } from './pager.ts';
 import {
@@ -38,6 +38,8 @@ export { BadRegion, type Region } from './region.ts';
 /** Mapped whole. */
 interface Whole extends Held {
   mapping: Mapping;
+  /** Its file, for a process that takes the port over. */
+  fd: number;
 }
 
 /** Mapped page by page. */
@@ -109,6 +111,14 @@ export class RegionTable {
     return this.#regions.every(({ sealed }) => sealed);
   }
 
+  /** All regions, each with its file; the descriptors stay the table's. */
+  files(): (Region & { fd: number })[] {
+    return this.#regions.map((region) => {
+      const { gpa, size, uva, mmapOffset } = region;
+      return { gpa, size, uva, mmapOffset, fd: 'fd' in region ? region.fd : region.pages.fd };
+    });
+  }
+
   has(region: Region): boolean {
     return this.#regions.some((other) => sameRegion(other, region));
   }
@@ -162,7 +172,13 @@ export class RegionTable {
     const { block } = file;
     const [offset, length] = [Number(mmapOffset), Number(size)];
     try {
-      return { ...own, mapping: this.#window.map(fd, offset, length, block) };
+      const mapping = this.#window.map(fd, offset, length, block);
+      try {
+        return { ...own, mapping, fd: dup(fd) };
+      } catch (error) {
+        mapping.unmap();
+        throw error;
+      }
     } catch (error) {
       if (!(error instanceof WindowFull)) throw error;
       if (!this.#paging || block > SLOT) throw tooLarge(region, block, error.largest);
@@ -191,6 +207,7 @@ export class RegionTable {
   #drop(region: Whole | Paged): void {
     if ('mapping' in region) {
       region.mapping.unmap();
+      close(region.fd);
       return;
     }
     for (const [part, view] of this.#views) if (view.region === region) this.unpin(part);

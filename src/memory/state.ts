@@ -9,6 +9,7 @@
 import {
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   ftruncateSync,
   lstatSync,
@@ -70,11 +71,22 @@ interface Names {
 export class StateInUse extends Error {}
 
 export class StateFile {
-  readonly path: string;
+  path: string;
   /** By name: what the switch before left, until a port of that name takes it. */
-  readonly kept = new Map<string, Kept>();
+  readonly kept: Map<string, Kept> = new Map();
   readonly #fd: number;
   #sequence = 0;
+
+  /** What the switch that had `path` left there, by port; nothing where there is no such file. */
+  static read(path: string): Map<string, Kept> {
+    if (!existsSync(path)) return new Map();
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      return fstatSync(fd).size === SIZE ? keptIn(fd) : new Map();
+    } finally {
+      closeSync(fd);
+    }
+  }
 
   /**
    * Reads the file, if there is one, and maps a new one over `control`: zeros, and the rings of `kept` where they were,
@@ -89,7 +101,7 @@ export class StateFile {
       if (!lockFile(old) || fstatSync(old).ino !== lstatSync(path).ino) {
         throw new StateInUse(`'${path}' is in use by another switch`);
       }
-      if (fstatSync(old).size === SIZE) this.#read(old);
+      if (fstatSync(old).size === SIZE) this.kept = keptIn(old);
       const next = `${path}.new`;
       this.#fd = openSync(next, O_RDWR | O_CREAT | O_NOFOLLOW | O_TRUNC, 0o600);
       try {
@@ -112,26 +124,6 @@ export class StateFile {
     }
   }
 
-  #read(fd: number): void {
-    const bytes = Buffer.alloc(SIZE);
-    readSync(fd, bytes, 0, SIZE, 0);
-    const halves = [0, HALF].map((at) => namesAt(bytes.subarray(at, at + HALF)));
-    const [newest] = halves
-      .filter((half) => half !== undefined)
-      .sort((a, b) => b.sequence - a.sequence);
-    if (newest?.names.layout !== LAYOUT) return;
-    const image = bytes.subarray(NAMES);
-    const macs = macsByPort(image);
-    for (const { name, index, peer, restarts = 0 } of newest.names.ports) {
-      const at = RING_BASE - STATE_FROM + index * RINGS_PER_PORT * RING_STRIDE;
-      const rings = image.subarray(at, at + RINGS_PER_PORT * RING_STRIDE);
-      this.kept.set(name, {
-        ...{ rings, macs: macs.get(index) ?? [], peer },
-        ...{ restarts: restarts + 1, index },
-      });
-    }
-  }
-
   /** Writes which ports there are. */
   write(ports: readonly StatePort[]): void {
     const names = ports.map(({ name, index, peer, restarts }) => ({ name, index, peer, restarts }));
@@ -146,12 +138,40 @@ export class StateFile {
     writeSync(this.#fd, Buffer.concat([head, text]), 0, HEAD + text.length, at);
   }
 
+  /** Takes the place of another file, should there be one. */
+  moveTo(path: string): void {
+    renameSync(this.path, path);
+    this.path = path;
+  }
+
   /** Lets go of the file; without `keep` there is nothing to go on with. */
   close(keep: boolean): void {
     if (!keep) unlinkSync(this.path);
     unlockFile(this.#fd);
     closeSync(this.#fd);
   }
+}
+
+function keptIn(fd: number): Map<string, Kept> {
+  const kept = new Map<string, Kept>();
+  const bytes = Buffer.alloc(SIZE);
+  readSync(fd, bytes, 0, SIZE, 0);
+  const halves = [0, HALF].map((at) => namesAt(bytes.subarray(at, at + HALF)));
+  const [newest] = halves
+    .filter((half) => half !== undefined)
+    .sort((a, b) => b.sequence - a.sequence);
+  if (newest?.names.layout !== LAYOUT) return kept;
+  const image = bytes.subarray(NAMES);
+  const macs = macsByPort(image);
+  for (const { name, index, peer, restarts = 0 } of newest.names.ports) {
+    const at = RING_BASE - STATE_FROM + index * RINGS_PER_PORT * RING_STRIDE;
+    const rings = image.subarray(at, at + RINGS_PER_PORT * RING_STRIDE);
+    kept.set(name, {
+      ...{ rings, macs: macs.get(index) ?? [], peer },
+      ...{ restarts: restarts + 1, index },
+    });
+  }
+  return kept;
 }
 
 function namesAt(half: Buffer): { sequence: number; names: Names } | undefined {

@@ -35,6 +35,15 @@ export class VhostUserPort implements Port {
     this.#endpoint.open();
   }
 
+  get options(): VhostUserPortOptions {
+    return this.#options;
+  }
+
+  /** For a hand-over: its sockets, which go on in another process (switch/handover.ts). */
+  get endpoint(): Endpoint {
+    return this.#endpoint;
+  }
+
   info(): PortInfo {
     const { path, mode = 'server', mac } = this.#options;
     const connected = this.#endpoint.connected;

@@ -60,6 +60,11 @@ export class Fdb {
   }
 }
 
+/** As `formatMac` writes it, to the low 48 bits of a key. */
+export function macBits(mac: string): bigint {
+  return mac.split(':').reduceRight((sum, byte) => (sum << 8n) | BigInt(`0x${byte}`), 0n);
+}
+
 /** The low 48 bits of a key, wire order in the low bytes. */
 function formatMac(low: number, high: number): string {
   const bytes = [low, low >>> 8, low >>> 16, low >>> 24, high, high >>> 8];

@@ -5,6 +5,14 @@ import { MAC_PATTERN, MAX_ID, NAME_PATTERN, nameFromPath } from '../limits.ts';
 import type { PortOptions, VhostUserPortOptions } from '../types.ts';
 import { policingProblem } from './policing.ts';
 
+/** What a switch is unless its options say otherwise. */
+export const SWITCH_DEFAULTS = { forwarding: 'switch', workers: 1, ageing: 300 } as const;
+
+/** Throws RangeError. */
+export function checkAgeing(ageing: number): void {
+  if (!(ageing >= 1)) throw new RangeError(`ageing is ${ageing}; it must be at least 1 second`);
+}
+
 /** The port's name: given, or what its socket's path stands for. */
 export function portName(options: PortOptions): string {
   return options.name ?? ('path' in options ? nameFromPath(options.path) : '');

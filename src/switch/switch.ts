@@ -47,6 +47,7 @@ import { VirtioUserPort } from '../port/virtio-user.ts';
 import type {
   FdbEntry,
   Forwarding,
+  HandedOver,
   MemoryPortOptions,
   Policing,
   PortEvents,
@@ -57,6 +58,9 @@ import type {
   SwitchApi,
   SwitchInfo,
   SwitchOptions,
+  SwitchSettings,
+  TakeOverOptions,
+  VhostUserPortOptions,
 } from '../types.ts';
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
@@ -64,11 +68,13 @@ import { has } from '../virtio/features.ts';
 import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
-import { Fdb } from './fdb.ts';
-import { checkPortOptions, portName } from './options.ts';
+import { Fdb, macBits } from './fdb.ts';
+import { awaitCall, giveAway, takeOver } from './handover.ts';
+import { checkAgeing, checkPortOptions, portName, SWITCH_DEFAULTS } from './options.ts';
 import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts';
 
-const DEFAULT_AGEING = 300;
+/** Milliseconds that a switch whose ports were taken over has to close. */
+const LEAVING_LIMIT = 10_000;
 /** After a restart: how long what the first guest sends may wait for those that are not back yet, milliseconds. */
 const RETURN_MS = 1000;
 
@@ -77,8 +83,8 @@ type PortEvent = Exclude<keyof PortEvents, 'notice'>;
 
 export class Switch implements SwitchApi {
   readonly name: string;
-  readonly forwarding: Forwarding;
-  readonly ageing: number;
+  #forwarding: Forwarding = SWITCH_DEFAULTS.forwarding;
+  #ageing: number = SWITCH_DEFAULTS.ageing;
   readonly control = new Control();
   readonly window: Window;
   readonly #unguard: () => void;
@@ -108,20 +114,17 @@ export class Switch implements SwitchApi {
   #leaving = false;
 
   constructor(options: SwitchOptions = {}) {
-    const { name = 'default', forwarding = 'switch', workers = 1 } = options;
-    const { ageing = DEFAULT_AGEING } = options;
+    const { name = 'default', workers = SWITCH_DEFAULTS.workers, ageing } = options;
     if (!Number.isInteger(workers) || workers < 1 || workers > MAX_WORKERS) {
       throw new RangeError(`workers is ${workers}; it must be 1 to ${MAX_WORKERS}`);
     }
-    if (!(ageing >= 1)) throw new RangeError(`ageing is ${ageing}; it must be at least 1 second`);
+    if (ageing !== undefined) checkAgeing(ageing);
     this.name = name;
     // Before anything is in the memory that it takes the place of.
     if (options.state !== undefined) this.#state = new StateFile(options.state, this.control);
     this.#kept = new Map(this.#state?.kept);
-    this.forwarding = forwarding;
-    this.ageing = ageing;
     this.window = new Window(this.control, options.window);
-    this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
+    this.configure(options);
     this.control.set(SWITCH_NOW, 1);
     // Main's own instance of the datapath runs what needs no worker: FDB upkeep, driver set-up.
     this.datapath = loadDatapath(this.control.memory, driverHost(this.control.memory));
@@ -144,7 +147,15 @@ export class Switch implements SwitchApi {
   #tick(): void {
     const now = 1 + Math.floor((performance.now() - this.#opened) / 1000);
     this.control.set(SWITCH_NOW, now);
-    if (now % 5 === 0) this.#fdb.expire(now - this.ageing);
+    if (now % 5 === 0) this.#fdb.expire(now - this.#ageing);
+  }
+
+  configure({ forwarding = this.#forwarding, ageing = this.#ageing }: SwitchSettings): void {
+    checkAgeing(ageing);
+    this.#ageing = ageing;
+    this.#forwarding = forwarding;
+    // A worker reads it once a burst, and who is whose peer is published for both: nothing to wait for.
+    this.control.set(SWITCH_FORWARDING, forwarding === 'wire' ? FORWARD_WIRE : FORWARD_SWITCH);
   }
 
   // --- ports -------------------------------------------------------------------------------------
@@ -245,19 +256,23 @@ export class Switch implements SwitchApi {
       });
     }
     if (options.type === 'tap') return new TapPort(options, index, device, this);
-    const tell = {
-      onNotice: (text: string) => this.#notice(options.name, text),
-      onConnected: () => {
-        this.#note();
-        this.#tell('connected', port);
-      },
-    };
+    const tell = this.#tellOf(options.name, () => port);
     const port: VhostUserPort | VirtioUserPort =
       options.type === 'virtio-user'
         ? new VirtioUserPort(options, index, device, this, tell)
         : new VhostUserPort(options, index, device, this.loop, tell);
     port.open();
     return port;
+  }
+
+  #tellOf(name: string, port: () => Port) {
+    return {
+      onNotice: (text: string) => this.#notice(name, text),
+      onConnected: () => {
+        this.#note();
+        this.#tell('connected', port());
+      },
+    };
   }
 
   /** The one it had in the switch before; else one that no port is to come back to, if there is any. */
@@ -495,6 +510,63 @@ export class Switch implements SwitchApi {
     }
   }
 
+  // --- hand-over ---------------------------------------------------------------------------------
+
+  async handOver(to: string): Promise<HandedOver> {
+    const ports = this.#present().filter((port) => port instanceof VhostUserPort);
+    const macs = () => {
+      const found = new Map<string, string[]>();
+      for (const { port, mac } of this.fdb()) found.set(port, [...(found.get(port) ?? []), mac]);
+      return found;
+    };
+    const host = { loop: this.loop, control: this.control, macs };
+    const { channel, pause } = await giveAway(host, ports, to);
+    return { pause, closed: () => channel.close() };
+  }
+
+  async takeOver({ at, pid, ask, wanted, state }: TakeOverOptions): Promise<void> {
+    // A thread that is still starting would have the guests wait for it.
+    await this.pool.ready();
+    const channel = await awaitCall(this.loop, at, pid, ask);
+    try {
+      await takeOver(
+        {
+          control: this.control,
+          adopt: (offer) => {
+            const options = wanted(offer.options);
+            return options && this.#adopt(options, offer.macs);
+          },
+          abandon: async (port) => {
+            port.endpoint.release();
+            await this.#remove(port);
+          },
+          notice: (port, text) => this.#notice(port, text),
+        },
+        channel,
+      );
+      // What the other one did not hand over is free when it is gone; one that hangs is not waited for.
+      await channel.receive(LEAVING_LIMIT).catch(() => {});
+    } finally {
+      channel.close();
+    }
+    if (state === undefined) return;
+    const names = this.#present().map(({ name }) => name);
+    for (const [name, kept] of StateFile.read(state)) {
+      if (!names.includes(name)) this.#kept.set(name, kept);
+    }
+    this.#state?.moveTo(state);
+  }
+
+  #adopt(options: VhostUserPortOptions, macs: readonly string[]): VhostUserPort {
+    const name = portName(options);
+    const port = this.#add(options, (index, device) => {
+      this.#warm.set(index, macs.map(macBits));
+      const tell = this.#tellOf(name, () => port);
+      return new VhostUserPort({ ...options, name }, index, device, this.loop, tell);
+    }) as VhostUserPort;
+    return port;
+  }
+
   // --- reading -----------------------------------------------------------------------------------
 
   info(): SwitchInfo {
@@ -502,9 +574,9 @@ export class Switch implements SwitchApi {
       name: this.name,
       version: VERSION,
       pid: process.pid,
-      forwarding: this.forwarding,
+      forwarding: this.#forwarding,
       workers: this.pool.size,
-      ageing: this.ageing,
+      ageing: this.#ageing,
       uptime: (performance.now() - this.#opened) / 1000,
     };
   }

@@ -78,6 +78,29 @@ export class Connection {
     return this.#open;
   }
 
+  /** Nothing is read until `resume`. False, and nothing changes, in the middle of a message. */
+  suspend(): boolean {
+    const between = this.#header === undefined && this.#filled === 0;
+    if (!this.#open || !between || this.#output.length > 0) return false;
+    this.#unwatch();
+    clearTimeout(this.#pause);
+    this.#pause = undefined;
+    return true;
+  }
+
+  resume(): void {
+    if (this.#open) this.#rewatch();
+  }
+
+  /** Lets go of the socket, which another process has now: the peer notices nothing, and nobody is told. */
+  release(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#unwatch();
+    clearTimeout(this.#pause);
+    close(this.#fd);
+  }
+
   /** For what is next: the peer's bytes, or room for ours. */
   #watch(): () => void {
     const events = this.#output.length > 0 ? EPOLLOUT : EPOLLIN;

@@ -15,7 +15,13 @@ import {
 import type { PeerInfo, SocketAccess } from '../types.ts';
 import { Budget } from './budget.ts';
 import { Notices } from './notices.ts';
-import { closeSocketFile, isInPlace, openSocketFile, type SocketFile } from './socket-path.ts';
+import {
+  adoptSocketFile,
+  closeSocketFile,
+  isInPlace,
+  openSocketFile,
+  type SocketFile,
+} from './socket-path.ts';
 
 /** Between attempts to connect, and before accepting again what could not be, milliseconds. */
 const RETRY_MS = 50;
@@ -45,6 +51,10 @@ export interface Meeting {
   readonly hungUp: boolean;
   /** Ends the connection; onClosed has been called when this returns. */
   close(reason: string, fault?: boolean): void;
+  // Of those that another process can take over (connection.ts).
+  suspend?(): boolean;
+  resume?(): void;
+  release?(): void;
 }
 
 /** Of either role. */
@@ -128,6 +138,58 @@ export class Rendezvous<S extends Meeting> {
       this.#open = true;
       this.#connect();
     }
+  }
+
+  // --- hand-over: the same rendezvous in another process --------------------------------------------
+
+  /** Accepts nobody and reads nothing until `resume`. False, and nothing changes, where that must wait. */
+  suspend(): boolean {
+    if (!this.#open) return false;
+    if (this.#session !== undefined && !this.#session.suspend?.()) return false;
+    clearTimeout(this.#timer);
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    return true;
+  }
+
+  resume(): void {
+    if (!this.#open) return;
+    this.#session?.resume?.();
+    if (this.#file !== undefined) this.#relisten();
+    else if (this.#session === undefined) this.#connect();
+  }
+
+  /** The socket that is listened on. */
+  get listening(): number | undefined {
+    return this.#file?.fd;
+  }
+
+  /** Lets go of the sockets, which another process has now: neither peers nor the path notice. */
+  release(): void {
+    this.#open = false;
+    clearTimeout(this.#timer);
+    clearInterval(this.#look);
+    this.#look = undefined;
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    this.#session?.release?.();
+    this.#session = undefined;
+    if (this.#file !== undefined) close(this.#file.fd);
+    this.#file = undefined;
+  }
+
+  /**
+   * Instead of `open`: owns the sockets of another process's rendezvous, suspended. `meet` starts the session on
+   * `connected`.
+   */
+  adopt(
+    { listening, connected }: { listening?: number | undefined; connected?: number | undefined },
+    meet: (options: MeetingOptions) => S,
+  ): void {
+    this.#open = true;
+    if (listening !== undefined) this.#file = adoptSocketFile(listening, this.#options.path);
+    if (connected !== undefined) this.#start(connected, meet);
+    this.#session?.suspend?.();
   }
 
   /** Ends the session for a fault of its peer's; the next one may come. */
@@ -249,9 +311,9 @@ export class Rendezvous<S extends Meeting> {
     }
   }
 
-  #start(fd: number): void {
+  #start(fd: number, meet = this.#options.meet): void {
     let ended = false;
-    const session = this.#options.meet({
+    const session = meet({
       fd,
       loop: this.#options.loop,
       budget: this.#budget,

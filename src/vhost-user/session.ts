@@ -22,6 +22,8 @@ import type { Meeting, MeetingOptions } from './rendezvous.ts';
 /** onNotice tells of requests that were refused; onClosed comes after the back end's disconnected(). */
 export interface SessionOptions extends MeetingOptions {
   backend: Backend;
+  /** Of a session that began in another process: what was negotiated there, bits. */
+  protocolFeatures?: bigint;
 }
 
 type AnyHandler = (session: Negotiation, value: unknown, message: Message) => unknown;
@@ -35,7 +37,9 @@ export class Session implements Meeting {
 
   constructor(options: SessionOptions) {
     this.#options = options;
-    this.#negotiation = { backend: options.backend, protocolFeatures: 0n };
+    const { backend, protocolFeatures } = options;
+    this.#negotiation = { backend, protocolFeatures: protocolFeatures ?? 0n };
+    if (protocolFeatures !== undefined) this.#requests = 1;
     this.peer = peerOf(options.fd);
     const handlers = {
       onMessage: (message: Message) => this.#receive(message),
@@ -64,6 +68,27 @@ export class Session implements Meeting {
 
   get hungUp(): boolean {
     return !this.open || hungUp(this.#options.fd);
+  }
+
+  /** Bits. */
+  get protocolFeatures(): bigint {
+    return this.#negotiation.protocolFeatures;
+  }
+
+  get fd(): number {
+    return this.#options.fd;
+  }
+
+  suspend(): boolean {
+    return this.#connection.suspend();
+  }
+
+  resume(): void {
+    this.#connection.resume();
+  }
+
+  release(): void {
+    this.#connection.release();
   }
 
   /** Ends the connection; the back end is told before this returns. */

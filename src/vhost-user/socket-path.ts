@@ -47,6 +47,12 @@ export function openSocketFile(path: string, access: SocketAccess = {}): SocketF
   return { fd, path, device: dev, inode: ino };
 }
 
+/** The file of a socket that another process made and handed over. */
+export function adoptSocketFile(fd: number, path: string): SocketFile {
+  const found = lstat(path);
+  return { fd, path, device: found?.dev ?? 0, inode: found?.ino ?? 0 };
+}
+
 /** Stops listening, and removes the file unless another has taken its place. */
 export function closeSocketFile(file: SocketFile): void {
   close(file.fd);

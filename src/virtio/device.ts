@@ -233,6 +233,23 @@ export class NetDevice implements Backend {
     return (this.#port + (ring.queue >> 1)) % this.#host.pool.size;
   }
 
+  // --- hand-over (handover.ts) --------------------------------------------------------------------
+
+  /** Takes rings of this device from the workers; nothing else changes, and `resume` undoes it. */
+  pause(rings: Ring[]): void {
+    this.#halt(rings);
+  }
+
+  /** Split rings go on from the index in their memory: another process may have moved it meanwhile. */
+  resume(rings: Ring[]): void {
+    for (const ring of rings) {
+      if (!ring.live || ring.state !== RING_STOPPED) continue;
+      ring.base = ring.position;
+      ring.live = false;
+    }
+    this.#resume(rings);
+  }
+
   // --- features ----------------------------------------------------------------------------------
 
   setFeatures(features: bigint): void {
@@ -507,19 +524,29 @@ export class NetDevice implements Backend {
   }
 
   setVringKick(index: number, fd: number): void {
-    this.#reconfigure(index, (ring) => {
-      this.#unwatchKick(ring);
-      // A start after a latch, or after a stop, takes the indices up anew.
-      if (ring.state === RING_BROKEN) {
-        ring.live = false;
-        ring.set(RING_REASON, BROKEN_NONE);
-        ring.set(RING_STATE, RING_STOPPED);
-      }
-      ring.kickFd = fd;
-      ring.started = true;
-      // Edge triggered; a kick that came before shows at once.
-      if (fd >= 0 && ring.isTx) this.#host.pool.watch(this.#workerOf(ring), fd, ring.index);
-    });
+    this.setVringKicks([[index, fd]]);
+  }
+
+  /** The same for several rings, which start together. */
+  setVringKicks(kicks: readonly (readonly [index: number, fd: number])[]): void {
+    const rings = kicks.map(([index]) => this.#ring(index));
+    this.#halt(rings);
+    for (const [i, ring] of rings.entries()) this.#takeKick(ring, kicks[i]![1]);
+    this.#resume(rings);
+  }
+
+  #takeKick(ring: Ring, fd: number): void {
+    this.#unwatchKick(ring);
+    // A start after a latch, or after a stop, takes the indices up anew.
+    if (ring.state === RING_BROKEN) {
+      ring.live = false;
+      ring.set(RING_REASON, BROKEN_NONE);
+      ring.set(RING_STATE, RING_STOPPED);
+    }
+    ring.kickFd = fd;
+    ring.started = true;
+    // Edge triggered; a kick that came before shows at once.
+    if (fd >= 0 && ring.isTx) this.#host.pool.watch(this.#workerOf(ring), fd, ring.index);
   }
 
   setVringCall(index: number, fd: number): void {

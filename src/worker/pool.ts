@@ -8,6 +8,7 @@ import {
   WORKER_BASE,
   WORKER_GENERATION,
   WORKER_PARKED,
+  WORKER_SLEEPS,
   WORKER_SPIN,
   WORKER_STOP,
   WORKER_STRIDE,
@@ -103,6 +104,13 @@ export class WorkerPool {
       this.#control.get(block + WORKER_ACK) === generation ||
       this.#control.get(block + WORKER_PARKED) === 1
     );
+  }
+
+  /** Resolves once every thread has loaded the datapath and waits for work; before there are rings. */
+  async ready(): Promise<void> {
+    const sleeping = ({ block, gone }: Member) =>
+      gone || this.#control.counter(block + WORKER_SLEEPS) > 0;
+    while (!this.#members.every(sleeping)) await new Promise((done) => setTimeout(done, 1));
   }
 
   /** Lets worker `id` wake up for ring `ring` when `fd` is signalled; edge triggered, never read. */

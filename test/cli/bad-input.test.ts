@@ -44,6 +44,8 @@ describe('bad input', () => {
       /'\/x\/b' is connected to, not listened on: who may connect is for its server to say/,
     ],
     [['up', '/nowhere.yaml'], 2, 'vhop: /nowhere.yaml: no such file: give the path of a YAML file'],
+    [['reload', '/nowhere.yaml'], 2, /^vhop: \/nowhere.yaml: no such file/],
+    [['reload'], 1, /no switch runs: start one with/],
     [['stats'], 1, 'vhop: no switch runs: start one with: vhop switch a.sock b.sock'],
     [
       ['fdb', '--name', 'lab'],

@@ -21,6 +21,7 @@ const COMMANDS = [
   'wire',
   'switch',
   'up',
+  'reload',
   'demo',
   'ports',
   'fdb',

@@ -20,6 +20,7 @@ import {
 import { A, B, copy, pingAll } from '../qemu/pair.ts';
 
 const KILLS = 4;
+const TAKEOVERS = 2;
 
 test('guests outlive their switch', {
   timeout: 120_000,
@@ -30,8 +31,8 @@ test('guests outlive their switch', {
   const state = join('/dev/shm', `vhop-qemu-${process.pid}`);
   const path = (name: string): string => join(folder, name);
   const args = ['switch', `client:${path('a')}`, `client:${path('b')}`];
-  const start = () =>
-    new Child(join(root, 'bin/vhop'), [...args, '--control', control, '--state', state]);
+  const start = (...more: string[]) =>
+    new Child(join(root, 'bin/vhop'), [...args, '--control', control, '--state', state, ...more]);
   const ports = async () =>
     connectTo(control)
       .get('/ports')
@@ -85,6 +86,27 @@ test('guests outlive their switch', {
         before.every((frames, i) => frames > 0 && after[i]! > frames),
         `${before} ${after}`,
       );
+    }
+    // Taken over by a new process they do not even lose the connection to it.
+    const peers = (await ports()).map(({ peer }) => peer?.pid);
+    for (let time = 0; time < TAKEOVERS; time++) {
+      const old = child;
+      child = start('--takeover');
+      await waitFor(
+        () => old.exit !== undefined,
+        20_000,
+        'the old switch to leave',
+        () => child.tail(),
+      );
+      assert.match(old.stdout, /after a pause of/, old.tail());
+      assert.doesNotMatch(old.stdout, /quarantined/);
+      await waitFor(up, 10_000, 'both ports up still', () => child.tail());
+      assert.deepEqual(
+        (await ports()).map(({ peer }) => peer?.pid),
+        peers,
+      );
+      await pingAll(a, B, 10);
+      t.diagnostic(/after a pause of [0-9.]+ ms/.exec(old.stdout)![0]);
     }
     await stream;
     await pingAll(b, A, 50);

@@ -61,7 +61,8 @@ describe('memory', () => {
     const before = openFds();
     a.device.addMemRegion(a.region());
     a.device.addMemRegion(a.region());
-    assert.equal(openFds(), before);
+    // One is kept, for whoever takes the port over.
+    assert.equal(openFds(), before + 1);
     for (const queue of [0, 1]) {
       a.start(queue);
       a.device.setVringEnable(queue, true);
@@ -73,6 +74,7 @@ describe('memory', () => {
     a.device.removeMemRegion(region);
     a.device.removeMemRegion(region);
     assert.equal(a.device.regions.bytes, 0);
+    assert.equal(openFds(), before);
   });
 
   it('a table on another file: nobody touches the old one any more', () => {
