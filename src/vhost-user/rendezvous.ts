@@ -244,11 +244,11 @@ export class Rendezvous<S extends Meeting> {
       this.#notices.say(`the socket file ${path} was removed: ${text(error)}`);
       return;
     }
-    this.#notices.say(`the socket file ${path} was removed: there is a new one`);
     this.#unwatch();
     this.#unwatch = undefined;
     close(old.fd);
     this.#relisten();
+    this.#notices.say(`the socket file ${path} was removed: there is a new one`);
   }
 
   #relisten(): void {
