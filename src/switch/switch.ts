@@ -19,19 +19,15 @@ import {
   PORT_RARP,
   PORT_STATE,
   PORT_STRIDE,
-  RING_FRAMES,
-  RING_STRIDE,
-  RINGS_PER_PORT,
   SWITCH_FORWARDING,
   SWITCH_NOW,
   SWITCH_POLICED,
   SWITCH_PORTS,
 } from '../abi/layout.ts';
 import { F_GUEST_ANNOUNCE } from '../abi/virtio.ts';
-import { close, drain, EPOLLIN, EventLoop, eventfd, processLives } from '../linux/index.ts';
-import { Control, ringAddress, ringIndex } from '../memory/control.ts';
+import { close, drain, EPOLLIN, EventLoop, eventfd } from '../linux/index.ts';
+import { Control } from '../memory/control.ts';
 import { Spans } from '../memory/spans.ts';
-import { type Kept, StateFile, type StatePort } from '../memory/state.ts';
 import { Window } from '../memory/window.ts';
 import { driverHost } from '../netmap/home.ts';
 import { BufferMemory, defaultShape } from '../netmap/memory.ts';
@@ -65,18 +61,16 @@ import type {
 import { VERSION } from '../version.ts';
 import { NetDevice } from '../virtio/device.ts';
 import { has } from '../virtio/features.ts';
-import { adoptPosition } from '../virtio/resume.ts';
 import { type Datapath, loadDatapath } from '../worker/datapath.ts';
 import { WorkerPool } from '../worker/pool.ts';
 import { Fdb, macBits } from './fdb.ts';
 import { awaitCall, giveAway, takeOver } from './handover.ts';
 import { checkAgeing, checkPortOptions, portName, SWITCH_DEFAULTS } from './options.ts';
 import { checkPolicing, effectivePolicing, publishPolicing } from './policing.ts';
+import { Remembered } from './remembered.ts';
 
 /** Milliseconds that a switch whose ports were taken over has to close. */
 const LEAVING_LIMIT = 10_000;
-/** After a restart: how long what the first guest sends may wait for those that are not back yet, milliseconds. */
-const RETURN_MS = 1000;
 
 /** Those that carry a port as it is listed. */
 type PortEvent = Exclude<keyof PortEvents, 'notice'>;
@@ -98,20 +92,11 @@ export class Switch implements SwitchApi {
   readonly #ports: (Port | undefined)[] = [];
   /** By port index; those without limits are not in it. */
   readonly #policing = new Map<number, Policing>();
-  readonly #state: StateFile | undefined;
-  /** By name: what is known of ports that were there before, in this process or in the one before it. */
-  readonly #kept: Map<string, Kept>;
-  /** By index: addresses to learn when the port is up. */
-  readonly #warm = new Map<number, bigint[]>();
-  /** Ports whose front ends listen and were the last switch's, until they are up: what they send waits for all of them. */
-  readonly #returning = new Set<NetDevice>();
-  #returned: NodeJS.Timeout | undefined;
+  readonly #remembered: Remembered;
   readonly #events = new EventEmitter();
   readonly #opened = performance.now();
   readonly #clock: NodeJS.Timeout;
   #closed = false;
-  /** It ends, and the switch after it goes on with what it knew. */
-  #leaving = false;
 
   constructor(options: SwitchOptions = {}) {
     const { name = 'default', workers = SWITCH_DEFAULTS.workers, ageing } = options;
@@ -120,9 +105,9 @@ export class Switch implements SwitchApi {
     }
     if (ageing !== undefined) checkAgeing(ageing);
     this.name = name;
-    // Before anything is in the memory that it takes the place of.
-    if (options.state !== undefined) this.#state = new StateFile(options.state, this.control);
-    this.#kept = new Map(this.#state?.kept);
+    this.#remembered = new Remembered(this.control, options.state, (error) =>
+      this.#notice('', message(error)),
+    );
     this.window = new Window(this.control, options.window);
     this.configure(options);
     this.control.set(SWITCH_NOW, 1);
@@ -234,7 +219,7 @@ export class Switch implements SwitchApi {
       this.#police(index, options);
       const port = make(index, device);
       this.#ports[index] = port;
-      this.#kept.delete(name);
+      this.#remembered.taken(name);
       this.#publishPorts();
       // A memory port came up while it was made, when nobody could be told yet.
       if (device.up) this.#tell('port-up', port);
@@ -275,34 +260,14 @@ export class Switch implements SwitchApi {
     };
   }
 
-  /** The one it had in the switch before; else one that no port is to come back to, if there is any. */
   #freeIndex(name: string): number {
-    const before = this.#kept.get(name)?.index;
-    if (before !== undefined && this.#ports[before] === undefined) return before;
-    const awaited = new Set(Array.from(this.#kept.values(), ({ index }) => index));
-    const free = Array.from({ length: MAX_PORTS }, (_, i) => i).filter((i) => !this.#ports[i]);
-    const index = free.find((i) => !awaited.has(i)) ?? free[0];
-    if (index === undefined) {
-      throw new Error(`switch ${this.name} has ${MAX_PORTS} ports; start a second switch`);
-    }
-    for (const kept of this.#kept.values()) if (kept.index === index) kept.index = undefined;
-    return index;
+    const index = this.#remembered.placeOf(name, (i) => this.#ports[i] === undefined);
+    if (index !== undefined) return index;
+    throw new Error(`switch ${this.name} has ${MAX_PORTS} ports; start a second switch`);
   }
 
   #device(index: number, name: string, options: PortOptions): NetDevice {
-    // Counters start at zero for a new port on an old index.
-    const rings = ringAddress(ringIndex(index, 0));
-    this.control.bytes.fill(0, rings, rings + RING_STRIDE * MAX_PAIRS * 2);
-    const kept = this.#kept.get(name);
-    for (let queue = 0; kept && queue < RINGS_PER_PORT; queue++) {
-      const before = kept.rings.subarray(queue * RING_STRIDE, (queue + 1) * RING_STRIDE);
-      this.control.bytes.set(
-        before.subarray(RING_FRAMES),
-        rings + queue * RING_STRIDE + RING_FRAMES,
-      );
-      adoptPosition(this.control, rings + queue * RING_STRIDE, before);
-    }
-    if (kept) this.#warm.set(index, kept.macs);
+    const kept = this.#remembered.revive(name, index);
     const block = PORT_BASE + index * PORT_STRIDE;
     this.control.bytes.fill(0, block, block + PORT_STRIDE);
     this.control.set(block + PORT_STATE, PORT_DOWN);
@@ -323,9 +288,8 @@ export class Switch implements SwitchApi {
       {
         changed: () => {
           const up = this.#ports[index]?.device.up ?? false;
-          if (up) this.#warmUp(index);
-          if (up) this.#welcome(device);
-          else if (!this.#leaving) this.#fdb.forget(index);
+          if (up) this.#arrived(index, device);
+          else if (!this.#remembered.leaving) this.#fdb.forget(index);
           tell(up ? 'port-up' : 'port-down');
         },
         connected: () => {},
@@ -338,34 +302,15 @@ export class Switch implements SwitchApi {
     );
     device.lastPeer = kept?.peer;
     if (kept) device.history.restarted(kept.restarts, this.#opened);
-    if (kept && options.type === 'vhost-user' && options.mode === 'client') this.#await(device);
+    if (kept && options.type === 'vhost-user' && options.mode === 'client') {
+      this.#remembered.await(device);
+    }
     return device;
   }
 
-  /** Frames for a guest that is about to be back would be lost if another's were taken before. */
-  #await(device: NetDevice): void {
-    const { history, lastPeer } = device;
-    if (history.restarts === 0 || lastPeer === undefined || !processLives(lastPeer)) return;
-    device.held = true;
-    this.#returning.add(device);
-  }
-
-  #welcome(device: NetDevice): void {
-    if (!this.#returning.has(device)) return;
-    if ([...this.#returning].every((each) => each.up)) this.#releaseAll();
-    else this.#returned ??= setTimeout(() => this.#releaseAll(), RETURN_MS).unref();
-  }
-
-  #releaseAll(): void {
-    clearTimeout(this.#returned);
-    for (const device of this.#returning) {
-      this.#returning.delete(device);
-      try {
-        device.release();
-      } catch (error) {
-        this.#notice('', message(error));
-      }
-    }
+  #arrived(index: number, device: NetDevice): void {
+    for (const mac of this.#remembered.takeAddresses(index)) this.datapath.fdbLearn(mac, index);
+    this.#remembered.welcome(device);
   }
 
   /**
@@ -381,29 +326,8 @@ export class Switch implements SwitchApi {
     this.pool.quiesce();
   }
 
-  /** What was heard on this port before the switch was restarted: nobody has to be asked again. */
-  #warmUp(index: number): void {
-    for (const mac of this.#warm.get(index) ?? []) this.datapath.fdbLearn(mac, index);
-    this.#warm.delete(index);
-  }
-
-  /** Writes down which ports there are, and for whom. */
   #note(): void {
-    if (this.#leaving || !this.#state) return;
-    const present = this.#present().map(({ name, index, device }) => ({
-      ...{ name, index },
-      ...{ peer: device.lastPeer, restarts: device.history.restarts },
-    }));
-    this.#state.write([...present, ...this.#awaited()]);
-  }
-
-  /** Ports of the switch before that were not added yet, and whose front ends are still there. */
-  #awaited(): StatePort[] {
-    return [...this.#kept].flatMap(([name, { index, peer, restarts }]) =>
-      index !== undefined && peer !== undefined && processLives(peer)
-        ? [{ name, index, peer, restarts }]
-        : [],
-    );
+    this.#remembered.note(this.#present());
   }
 
   /** Tells the workers which ports there are, and who is whose peer on a wire. */
@@ -456,27 +380,14 @@ export class Switch implements SwitchApi {
 
   async #remove(port: Port): Promise<void> {
     await port.close();
-    this.#returning.delete(port.device);
     port.device.reset();
-    this.#keep(port);
-    if (!this.#leaving) this.#fdb.forget(port.index);
+    this.#remembered.keep(port);
+    if (!this.#remembered.leaving) this.#fdb.forget(port.index);
     this.control.set(PORT_BASE + port.index * PORT_STRIDE + PORT_STATE, PORT_ABSENT);
     this.#ports[port.index] = undefined;
     this.#police(port.index, {});
     while (this.#ports.length > 0 && this.#ports.at(-1) === undefined) this.#ports.pop();
     this.#publishPorts();
-  }
-
-  /** A packed ring's position, should a port of that name come back for the same front end. */
-  #keep({ name, index, device }: Port): void {
-    if (device.lastPeer === undefined || this.#kept.size >= MAX_PORTS) return;
-    const at = ringAddress(ringIndex(index, 0));
-    const rings = this.control.bytes.slice(at, at + RING_STRIDE * RINGS_PER_PORT);
-    // Counters begin anew.
-    for (let queue = 0; queue < RINGS_PER_PORT; queue++) {
-      rings.fill(0, queue * RING_STRIDE + RING_FRAMES, (queue + 1) * RING_STRIDE);
-    }
-    this.#kept.set(name, { rings, macs: [], peer: device.lastPeer, restarts: 0, index: undefined });
   }
 
   /** Cuts off the guests whose memory went away. */
@@ -549,18 +460,13 @@ export class Switch implements SwitchApi {
     } finally {
       channel.close();
     }
-    if (state === undefined) return;
-    const names = this.#present().map(({ name }) => name);
-    for (const [name, kept] of StateFile.read(state)) {
-      if (!names.includes(name)) this.#kept.set(name, kept);
-    }
-    this.#state?.moveTo(state);
+    if (state !== undefined) this.#remembered.inherit(state, this.#present());
   }
 
   #adopt(options: VhostUserPortOptions, macs: readonly string[]): VhostUserPort {
     const name = portName(options);
     const port = this.#add(options, (index, device) => {
-      this.#warm.set(index, macs.map(macBits));
+      this.#remembered.setAddresses(index, macs.map(macBits));
       const tell = this.#tellOf(name, () => port);
       return new VhostUserPort({ ...options, name }, index, device, this.loop, tell);
     }) as VhostUserPort;
@@ -630,14 +536,9 @@ export class Switch implements SwitchApi {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#clock);
-    clearTimeout(this.#returned);
-    // The next switch goes on with them, so what it needs is left as it is.
-    const goesOn = ({ device: { lastPeer, up, history } }: Port): boolean =>
-      lastPeer !== undefined && (up || (history.connections === 0 && processLives(lastPeer)));
-    const awaited = this.#present().some(goesOn) || this.#awaited().length > 0;
-    this.#leaving = awaited && this.#state !== undefined;
+    this.#remembered.leave(this.#present());
     for (const port of this.#present()) await this.#remove(port);
-    this.#state?.close(this.#leaving);
+    this.#remembered.close();
     await this.pool.close();
     await this.loop.close();
     this.#unguard();

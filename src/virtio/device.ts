@@ -69,8 +69,6 @@ export interface DeviceOptions {
 
 /** How long frames of a disabled ring wait for it to be enabled again, milliseconds. */
 const DISABLE_GRACE = 500;
-/** How long rings wait for a log before that is told, milliseconds. */
-const LOG_PATIENCE = 1000;
 const FEATURES_OK = 8;
 const STATUS_MASK = 0xff;
 
@@ -119,8 +117,6 @@ export class NetDevice implements Backend {
   readonly #block: PortBlock;
   readonly #events: DeviceEvents;
   readonly #logging: Logging;
-  #logFd = -1;
-  #waiting: NodeJS.Timeout | undefined;
   readonly #timers = new Map<Ring, NodeJS.Timeout>();
   #status = 0;
   #featuresRefused = false;
@@ -182,27 +178,16 @@ export class NetDevice implements Backend {
   /** Stops all rings, unmaps all memory, closes every fd. */
   reset(): void {
     for (const timer of this.#timers.values()) clearTimeout(timer);
-    clearTimeout(this.#waiting);
     this.#timers.clear();
     this.#halt(this.rings);
     for (const ring of this.rings) ring.save();
     this.regions.clear();
     this.regions.publish();
     const logged = this.#logging.on;
-    this.#logging.on = false;
-    this.#logging.drop();
-    this.setLogFd(-1);
+    this.#logging.reset();
     for (const ring of this.rings) {
       this.#closeFds(ring);
-      ring.size = 0;
-      ring.parts = undefined;
-      ring.base = 0;
-      ring.logAt = undefined;
-      ring.enabled = false;
-      ring.started = false;
-      ring.live = false;
-      ring.discards = false;
-      ring.set(RING_STATE, RING_STOPPED);
+      ring.reset();
     }
     this.features = 0n;
     this.mtu = this.#ownMtu;
@@ -313,21 +298,8 @@ export class NetDevice implements Backend {
     this.#resumeWaiting();
   }
 
-  /** A front end that never says where the log is would look like a stall of ours. */
-  #tellWaiting(): void {
-    clearTimeout(this.#waiting);
-    this.#waiting = setTimeout(() => {
-      if (!this.#logging.waits) return;
-      this.#events.notice(
-        'its rings wait: SET_FEATURES turned logging on (LOG_ALL), and SET_LOG_BASE has not said where the log is',
-      );
-    }, LOG_PATIENCE).unref();
-  }
-
   setLogFd(fd: number): void {
-    this.#logging.tell(fd);
-    if (this.#logFd >= 0) close(this.#logFd);
-    this.#logFd = fd;
+    this.#logging.setFd(fd);
   }
 
   /** What became of memory, or of the dirty log, that went away at linear address `at`; in one sentence. */
@@ -512,10 +484,7 @@ export class NetDevice implements Backend {
     if (ring.callFd >= 0) close(ring.callFd);
     ring.setCallFd(-1);
     ring.base = base;
-    ring.started = false;
-    ring.live = false;
-    ring.discards = false;
-    ring.set(RING_STATE, RING_STOPPED);
+    ring.stop();
     for (const part of RING_PARTS) this.regions.unpin(view(ring, part));
     // The next start brings its own; the front end lets go of this one.
     if (!this.rings.some(({ started }) => started)) this.#logging.drop();
@@ -606,7 +575,7 @@ export class NetDevice implements Backend {
   #apply(ring: Ring): void {
     if (ring.state === RING_BROKEN || !ring.started) return;
     if (this.#logging.waits) {
-      this.#tellWaiting();
+      this.#logging.wait((text) => this.#events.notice(text));
       return;
     }
     const linear = this.#addresses(ring);

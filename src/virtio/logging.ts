@@ -15,7 +15,7 @@ import {
   RINGF_LOG,
   RINGF_LOG_RING,
 } from '../abi/layout.ts';
-import { signalPeer } from '../linux/index.ts';
+import { close, signalPeer } from '../linux/index.ts';
 import type { Control } from '../memory/control.ts';
 import { BadLog, DirtyLog, type LogArea } from '../memory/log.ts';
 import type { RegionTable } from '../memory/regions.ts';
@@ -25,6 +25,8 @@ import type { Ring } from './ring.ts';
 
 /** Milliseconds between two signals to the eventfd of SET_LOG_FD. */
 const TELL_EVERY = 50;
+/** How long rings wait for a log before that is told, milliseconds. */
+const PATIENCE = 1000;
 
 export class Logging {
   /** VHOST_F_LOG_ALL is acknowledged. */
@@ -35,7 +37,9 @@ export class Logging {
   readonly #regions: RegionTable;
   readonly #quiesce: () => void;
   #log: DirtyLog | undefined;
+  #fd = -1;
   #teller: NodeJS.Timeout | undefined;
+  #waiting: NodeJS.Timeout | undefined;
 
   constructor(
     host: { control: Control; window: Window; pool: { quiesce(): void } },
@@ -146,12 +150,29 @@ export class Logging {
       : undefined;
   }
 
-  /** SET_LOG_FD: an eventfd that is signalled while there may be news in the log; -1: none. */
-  tell(fd: number): void {
+  /** SET_LOG_FD: an eventfd, its own from here on, that is signalled while there may be news in the log; -1: none. */
+  setFd(fd: number): void {
     clearInterval(this.#teller);
+    if (this.#fd >= 0) close(this.#fd);
+    this.#fd = fd;
     if (fd < 0) return;
-    this.#teller = setInterval(() => this.on && signalPeer(fd), TELL_EVERY);
-    this.#teller.unref();
+    this.#teller = setInterval(() => this.on && signalPeer(fd), TELL_EVERY).unref();
+  }
+
+  /** A ring waits. A front end that never says where the log is would look like a stall of ours: it is told of. */
+  wait(tell: (text: string) => void): void {
+    clearTimeout(this.#waiting);
+    const text =
+      'its rings wait: SET_FEATURES turned logging on (LOG_ALL), and SET_LOG_BASE has not said where the log is';
+    this.#waiting = setTimeout(() => this.waits && tell(text), PATIENCE).unref();
+  }
+
+  /** The front end is gone; no ring runs. */
+  reset(): void {
+    clearTimeout(this.#waiting);
+    this.on = false;
+    this.drop();
+    this.setFd(-1);
   }
 
   /** Forgets the log; no ring has a flag of it any more. */

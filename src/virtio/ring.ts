@@ -168,6 +168,24 @@ export class Ring {
     this.base = this.position;
   }
 
+  /** Its front end has stopped it; the next start takes the indices up anew. Quiesced. */
+  stop(): void {
+    this.started = false;
+    this.live = false;
+    this.discards = false;
+    this.set(RING_STATE, RING_STOPPED);
+  }
+
+  /** Its front end is gone, and with it what that said. Quiesced, descriptors closed. */
+  reset(): void {
+    this.stop();
+    this.size = 0;
+    this.parts = undefined;
+    this.base = 0;
+    this.logAt = undefined;
+    this.enabled = false;
+  }
+
   /** Before its front end is gone: where it goes on if the same one comes back. */
   save(): void {
     if (this.live) savePosition(this.#control, this.#at);
