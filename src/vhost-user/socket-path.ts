@@ -11,6 +11,7 @@ import {
   groupId,
   listenUnix,
   peerCredentials,
+  processStart,
   SystemError,
   userId,
 } from '../linux/index.ts';
@@ -146,8 +147,9 @@ function isStale(path: string): boolean {
   const { pid } = peerCredentials(fd);
   close(fd);
   if (pid === process.pid) throw new PathError(`${path} is in use by this very process`);
-  // Zero: the process is in another pid namespace.
-  throw new PathError(`${path} is in use by another process${pid > 0 ? ` (pid ${pid})` : ''}`);
+  // Zero: the process is in another pid namespace. Gone: it handed the socket over to somebody else.
+  const named = pid > 0 && processStart(pid) !== undefined;
+  throw new PathError(`${path} is in use by another process${named ? ` (pid ${pid})` : ''}`);
 }
 
 function kind(found: Stats): string {
