@@ -232,6 +232,26 @@ test('what is refused changes nothing, leaks nothing, and says why', async () =>
   close(file);
 });
 
+test('SET_LOG_BASE is answered with its own 16 bytes, asked for or not', async () => {
+  const fd = memfd('log', 8192);
+  await withSession(async ({ front, backend }) => {
+    await front.negotiate();
+    const area = { size: 4096n, offset: 4096n };
+    for (const needReply of [false, true]) {
+      front.send(vu.VU_SET_LOG_BASE, 'log', area, { needReply, fds: [fd] });
+      const reply = await front.expect(vu.VU_SET_LOG_BASE);
+      assert.deepEqual(CODECS.log.decode(reply), area);
+    }
+    await front.barrier();
+    assert.deepEqual(backend.named('setLogBase'), [[area], [area]]);
+    // One that cannot be ends the connection: it has no other "no".
+    backend.failing.set('setLogBase', new Refusal('too small'));
+    front.send(vu.VU_SET_LOG_BASE, 'log', area, { needReply: true, fds: [fd] });
+    await front.expectClosed();
+  });
+  close(fd);
+});
+
 test('a request whose own reply cannot say no ends the connection', async () => {
   const wrong: [number, Uint8Array][] = [
     [vu.VU_GET_VRING_BASE, state.encode({ index: 4, num: 0 })],
