@@ -35,7 +35,9 @@ export const MIGRATION: Mutant[] = [
       LOGGING,
     ],
   ]),
-  ...of('src/virtio/device.ts', [['rings-do-not-wait', 4, ' || this.#logging.waits', '', LOGGING]]),
+  ...of('src/virtio/device.ts', [
+    ['rings-do-not-wait', 4, 'if (this.#logging.waits) {', 'if (false) {', LOGGING],
+  ]),
   ...of('src/memory/log.ts', [
     ['log-past-its-file', 4, 'if (offset + size > BigInt(file.size)) {', 'if (false) {', LOGGING],
   ]),

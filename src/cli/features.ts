@@ -127,7 +127,8 @@ export function isDecided({ features, state }: PortInfo): boolean {
  * offered or accepted and that nothing is known of, if any.
  */
 export function featureGroups(port: PortInfo): FeatureRow[][] {
-  const known = GROUPS.flat().map(([name]) => name);
+  // Not the driver's: its front end has it while it migrates the guest (PortInfo.logging).
+  const known = ['LOG_ALL', ...GROUPS.flat().map(([name]) => name)];
   const others = new Set([...port.offered, ...port.features]);
   for (const name of known) others.delete(name);
   const groups = GROUPS.map((group) => group.map((meaning) => row(port, meaning)));

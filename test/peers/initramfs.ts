@@ -31,7 +31,8 @@ const spareModules = [
   'drivers/virtio/virtio_mem.ko',
 ];
 
-const commands = ['iperf3', 'ethtool', 'tcpdump'];
+/** busybox's own nc moves 1 KiB at a time. */
+const commands = ['iperf3', 'ethtool', 'tcpdump', 'nc.openbsd'];
 
 /**
  * Each line on the port is `ID BASE64` (run that shell script) or `kill` (end the running one and

@@ -179,7 +179,7 @@ export function requirePeers(t: { skip(reason: string): void }, peers: readonly 
 
 function lacks(peer: Peer): string | undefined {
   const commands: Record<Peer, string[]> = {
-    qemu: ['qemu-system-x86_64', 'busybox', 'iperf3', 'ethtool', 'setpriv'],
+    qemu: ['qemu-system-x86_64', 'busybox', 'iperf3', 'ethtool', 'nc.openbsd', 'setpriv'],
     testpmd: ['dpdk-testpmd', 'setpriv', 'stdbuf'],
     net: ['ip', 'unshare', 'nsenter'],
   };

@@ -133,16 +133,13 @@ export async function copy(from: Guest, to: Guest, address: string, mib: number)
   const rounds = Math.ceil((mib * 2 ** 20) / chunk.length);
   const hash = createHash('sha256');
   for (let i = 1; i <= rounds; i++) hash.update(`${i}\n`).update(chunk);
-  // busybox's nc ends the connection when its input does: here is one that never does.
-  const receiver = await to.spawn(
-    '[ -p /tmp/open ] || mkfifo /tmp/open\nnc -l -p 5000 0<> /tmp/open | sha256sum',
-  );
+  const receiver = await to.spawn('nc.openbsd -l -d 5000 | sha256sum');
   const listening = async (): Promise<boolean> =>
     (await to.run('netstat -tln | grep -q :5000', { ok: false })).status === 0;
   await waitFor(listening, 10_000, 'nc -l');
   const timeoutMs = 30_000 + mib * 300;
   await from.run(
-    `for i in $(seq ${rounds}); do echo $i; cat /bin/busybox; done | nc ${address} 5000`,
+    `for i in $(seq ${rounds}); do echo $i; cat /bin/busybox; done | nc.openbsd -N ${address} 5000`,
     { timeoutMs },
   );
   let output = '';
