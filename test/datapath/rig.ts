@@ -47,6 +47,7 @@ import {
   F_VERSION_1,
 } from '../../src/abi/virtio.ts';
 import { Control } from '../../src/memory/control.ts';
+import { roundUp } from '../../src/memory/spans.ts';
 import { bit, headerLength, ringFlags } from '../../src/virtio/features.ts';
 import { type Datapath, loadDatapath } from '../../src/worker/datapath.ts';
 import type { QueueSpec, TestQueue } from './queue.ts';
@@ -273,7 +274,7 @@ export class TestPort {
   /** A dirty log for all of this port's memory; queues of it are logged from `keepLog` on. */
   log(): { bitmap: number; pages: number } {
     const pages = Number(this.#gpa) / PAGE + this.arena / PAGE;
-    const bitmap = this.rig.place(pages / 8 + PAGE);
+    const bitmap = this.rig.place(roundUp(pages / 8, PAGE));
     this.rig.control.set64(this.#at + PORT_LOG, BigInt(bitmap) | (BigInt(pages) << 32n));
     return { bitmap, pages };
   }
