@@ -9,7 +9,7 @@ export const MIGRATION: Mutant[] = [
   ]),
   ...of('src/datapath/ring.ts', [
     ['index-unmarked', 4, 'if (logsRing(ring)) logPublished(ring, first);', '', LOG],
-    ['entries-unmarked', 4, 'logEntries(ring, position, heads, stride, n);', '', LOG],
+    ['entries-unmarked', 4, 'logEntries(ring, position, behind, heads, stride, n);', '', LOG],
   ]),
   ...of('src/datapath/room.ts', [
     ['buffers-unmarked', 4, '  if (logging) logTaken(ring);\n  while', '  while', LOG],

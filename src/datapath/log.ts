@@ -22,6 +22,7 @@ import {
 import { WRAP } from '../abi/virtio';
 import { portAt, scratch } from './layout';
 import { gpaOf, NO_GPA } from './memory';
+import { advance } from './packed';
 
 /** Whether what is written into this ring's buffers is logged. */
 export function logs(ring: u32): bool {
@@ -72,26 +73,47 @@ function logUsed(ring: u32, offset: u32, len: u32): void {
   mark(load<u32>(ring, RING_PORT), load<u64>(ring, RING_LOG_USED) + offset, len);
 }
 
-function logDescriptor(ring: u32, slot: u32): void {
-  mark(load<u32>(ring, RING_PORT), load<u64>(ring, RING_LOG_DESC) + slot * 16, 16);
+/** Marks `n` entries from `slot` on that lie in a row: used elements, or descriptors of a packed ring. */
+function logRow(ring: u32, slot: u32, n: u32): void {
+  if (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) {
+    mark(load<u32>(ring, RING_PORT), load<u64>(ring, RING_LOG_DESC) + slot * 16, n * 16);
+  } else {
+    logUsed(ring, 4 + slot * 8, n * 8);
+  }
 }
 
-/** Marks the used entries of `n` chains from `position` on; their head words are as for putUsed (ring.ts). */
-export function logEntries(ring: u32, position: u32, heads: u32, stride: u32, n: u32): void {
+/**
+ * Marks the used entries of `n` chains, at least 1, from `position` to `behind`; their head words are as for
+ * putUsed (ring.ts).
+ */
+export function logEntries(
+  ring: u32,
+  position: u32,
+  behind: u32,
+  heads: u32,
+  stride: u32,
+  n: u32,
+): void {
   const packed = (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) != 0;
   const size = load<u32>(ring, RING_SIZE);
   let slot = packed ? position & (WRAP - 1) : position & (size - 1);
+  if (!packed || advance(position, n, size) == behind) {
+    // One slot a chain: two rows at most.
+    const row = min(n, size - slot);
+    logRow(ring, slot, row);
+    if (n > row) logRow(ring, 0, n - row);
+    return;
+  }
   for (let i: u32 = 0; i < n; i++) {
-    if (packed) logDescriptor(ring, slot);
-    else logUsed(ring, 4 + slot * 8, 8);
-    slot += packed ? load<u32>(heads + i * stride) >> 16 : 1;
+    logRow(ring, slot, 1);
+    slot += load<u32>(heads + i * stride) >> 16;
     if (slot >= size) slot -= size;
   }
 }
 
 /** Marks what made a burst visible, which began at `position`. */
 export function logPublished(ring: u32, position: u32): void {
-  if (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) logDescriptor(ring, position & (WRAP - 1));
+  if (load<u32>(ring, RING_FLAGS) & RINGF_PACKED) logRow(ring, position & (WRAP - 1), 1);
   else logUsed(ring, 2, 2);
 }
 

@@ -113,7 +113,7 @@ export function putUsed(
     : splitPut(ring, position, heads, stride, n, written);
   if (logsRing(ring)) {
     fence();
-    logEntries(ring, position, heads, stride, n);
+    logEntries(ring, position, behind, heads, stride, n);
   }
   return behind;
 }

@@ -54,6 +54,13 @@ for (const shape of SHAPES) {
 async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
   const places = await makePlaces(lab, shape);
   const { packed, queues, announce } = shape;
+  const switches = new Set(places.map(({ sw }) => sw));
+  let logged = 0;
+  for (const sw of switches) {
+    sw.on('logging', ({ logging }) => {
+      if (logging) logged++;
+    });
+  }
   const mac = macOf('mobile', 0);
   const nic = (place: Place): Nic => ({
     backend: { vhostUser: place.path, queues },
@@ -111,12 +118,13 @@ async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
     await home.stop();
     home = next;
     // The address moved, on this switch and behind the link.
-    for (const sw of new Set(places.map((place) => place.sw))) {
+    for (const sw of switches) {
       const entry = sw.fdb().find((found) => found.mac === mac);
       assert.equal(entry?.port, sw === to.sw ? to.port : 'link', `after migration ${i}`);
     }
     assert.equal((await mobile.run('sha256sum /tmp/still')).stdout, before);
   }
+  assert.equal(logged, MIGRATIONS);
   assert.ok((await bytes.stop()) > 0);
   await pingAll(still, B, 20);
   // Its one connection is the one it began with.
