@@ -1,11 +1,11 @@
 // A guest that moves from one QEMU to another while it talks: live migration, both on one switch and over a link
-// between two. Under way all the time: a TCP stream whose bytes are compared at the end, iperf3, and an echo a
-// millisecond with a payload of its own. VHOP_LONG=1 makes it 100 migrations each instead of 5.
+// between two. Under way all the time: a TCP stream whose bytes are compared at the end, iperf3 over TCP and UDP with
+// checksums in every packet, and an echo a millisecond with a payload of its own. VHOP_LONG=1 makes it 100 migrations each instead of 5.
 
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { openSwitch, type Switch } from '../../src/api/index.ts';
-import { Guest, type Machine } from '../peers/guest.ts';
+import { Guest, type Machine, spawnIn } from '../peers/guest.ts';
 import { configure, serve } from '../peers/iperf.ts';
 import type { Nic } from '../peers/nic.ts';
 import { lastLines, waitFor } from '../peers/process.ts';
@@ -91,8 +91,12 @@ async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
   const before = (await mobile.run(STILL)).stdout;
   await pingAll(still, B, 3);
 
+  // Its kernel sums all that it sends, and the other's verifies it.
+  await still.run('ethtool -K eth0 tx off');
   const daemon = await serve(mobile);
-  const iperf = await still.spawn(`iperf3 -J -t 600 -i 1 -b 20M -c ${B}`);
+  const iperf = await still.spawn(`iperf3 -J -t 600 -i 1 -b 10M -c ${B}`);
+  const datagrams = await spawnIn(mobile, 'exec iperf3 -s -1 -p 5202');
+  const sender = await still.spawn(`sleep 1; iperf3 -u -t 600 -i 1 -b 5M -l 1400 -p 5202 -c ${B}`);
   const bytes = await stream(still, mobile, B);
   const probe = new Probe(lab.sw, { mac: PROBE_MAC, ip: PROBE }, { mac, ip: B });
   lab.closing(() => probe.close());
@@ -129,8 +133,14 @@ async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
   await pingAll(still, B, 20);
   // Its one connection is the one it began with.
   assert.ok(await iperf.running(), await iperf.output());
-  await iperf.kill();
-  await daemon.kill();
+  assert.ok(await sender.running(), await sender.output());
+  const counters = await protocolCounters(mobile);
+  assert.ok(counters.Udp!['InDatagrams']! > 100 * MIGRATIONS, JSON.stringify(counters.Udp));
+  for (const protocol of ['Ip', 'Tcp', 'Udp']) {
+    const { InCsumErrors = 0, InHdrErrors = 0 } = counters[protocol]!;
+    assert.equal(InCsumErrors + InHdrErrors, 0, protocol);
+  }
+  for (const process of [iperf, sender, daemon, datagrams]) await process.kill();
   const { stdout } = await mobile.run(
     'dmesg | grep -c -E "id .* is not a head|BUG|corrupt" || true',
   );
@@ -140,6 +150,21 @@ async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
     `longest silence in ${MIGRATIONS} migrations: worst ${sorted.at(-1)} ms, median ` +
       `${sorted[sorted.length >> 1]} ms; ${probe.answered} of ${probe.sent} echoes answered`,
   );
+}
+
+/** What the guest's kernel counted, by protocol (/proc/net/snmp). */
+async function protocolCounters(machine: Machine): Promise<Record<string, Record<string, number>>> {
+  const lines = (await machine.run('cat /proc/net/snmp')).stdout.trim().split('\n');
+  const found: Record<string, Record<string, number>> = {};
+  for (let i = 0; i + 1 < lines.length; i += 2) {
+    const [[protocol, ...names], [, ...values]] = [lines[i]!, lines[i + 1]!].map((line) =>
+      line.split(' '),
+    ) as [string[], string[]];
+    found[protocol!.slice(0, -1)] = Object.fromEntries(
+      names.map((name, n) => [name, Number(values[n])]),
+    );
+  }
+  return found;
 }
 
 interface Place {
