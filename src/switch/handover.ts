@@ -84,12 +84,7 @@ export async function giveAway(
   ports: readonly VhostUserPort[],
   to: string,
 ): Promise<{ channel: Channel; pause: number }> {
-  const migrating = ports.find(({ device }) => has(device.features, F_LOG_ALL));
-  if (migrating) {
-    throw new HandoverError(
-      `port ${migrating.name} is being migrated: try again when that is over`,
-    );
-  }
+  for (const port of ports) checkLogging(port);
   const channel = call(to, host.loop);
   const suspended: VhostUserPort[] = [];
   let taken: VhostUserPort[] = [];
@@ -99,6 +94,8 @@ export async function giveAway(
     for (const port of ports) {
       if (!(await suspend(port))) continue;
       suspended.push(port);
+      // Its front end was listened to until now.
+      checkLogging(port);
       const fds: number[] = [];
       await channel.send({ port: offerOf(port, macs.get(port.name) ?? [], fds) }, fds);
     }
@@ -122,10 +119,17 @@ export async function giveAway(
       for (const { device } of taken) device.resume(ringsOf(device, direction));
     }
     for (const { endpoint } of suspended) endpoint.resume();
+    if (error instanceof HandoverError) throw error;
     throw new HandoverError(`the new process did not take over: ${(error as Error).message}`);
   }
   for (const { endpoint } of taken) endpoint.release();
   return { channel, pause };
+}
+
+/** The other process would not know the log, nor what is marked in it when. */
+function checkLogging({ name, device }: VhostUserPort): void {
+  if (!has(device.features, F_LOG_ALL)) return;
+  throw new HandoverError(`port ${name} is being migrated: try again when that is over`);
 }
 
 function call(path: string, loop: EventLoop): Channel {
