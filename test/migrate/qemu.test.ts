@@ -12,6 +12,7 @@ import { lastLines, waitFor } from '../peers/process.ts';
 import { macOf } from '../peers/qemu.ts';
 import { type Lab, scenario } from '../qemu/lab.ts';
 import { A, B, pingAll } from '../qemu/pair.ts';
+import { snmp } from '../qemu/snmp.ts';
 import { stream } from '../qemu/stream.ts';
 import { LONG } from '../stress/stress.ts';
 import { PROBE_MAC, Probe } from './probe.ts';
@@ -134,11 +135,10 @@ async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
   // Its one connection is the one it began with.
   assert.ok(await iperf.running(), await iperf.output());
   assert.ok(await sender.running(), await sender.output());
-  const counters = await protocolCounters(mobile);
-  assert.ok(counters.Udp!['InDatagrams']! > 100 * MIGRATIONS, JSON.stringify(counters.Udp));
-  for (const protocol of ['Ip', 'Tcp', 'Udp']) {
-    const { InCsumErrors = 0, InHdrErrors = 0 } = counters[protocol]!;
-    assert.equal(InCsumErrors + InHdrErrors, 0, protocol);
+  const counters = await snmp(mobile);
+  assert.ok(counters['Udp:InDatagrams']! > 100 * MIGRATIONS, JSON.stringify(counters));
+  for (const errors of ['Tcp:InCsumErrors', 'Udp:InCsumErrors', 'Ip:InHdrErrors']) {
+    assert.equal(counters[errors], 0, errors);
   }
   for (const process of [iperf, sender, daemon, datagrams]) await process.kill();
   const { stdout } = await mobile.run(
@@ -150,21 +150,6 @@ async function migrate(lab: Lab, t: TestContext, shape: Shape): Promise<void> {
     `longest silence in ${MIGRATIONS} migrations: worst ${sorted.at(-1)} ms, median ` +
       `${sorted[sorted.length >> 1]} ms; ${probe.answered} of ${probe.sent} echoes answered`,
   );
-}
-
-/** What the guest's kernel counted, by protocol (/proc/net/snmp). */
-async function protocolCounters(machine: Machine): Promise<Record<string, Record<string, number>>> {
-  const lines = (await machine.run('cat /proc/net/snmp')).stdout.trim().split('\n');
-  const found: Record<string, Record<string, number>> = {};
-  for (let i = 0; i + 1 < lines.length; i += 2) {
-    const [[protocol, ...names], [, ...values]] = [lines[i]!, lines[i + 1]!].map((line) =>
-      line.split(' '),
-    ) as [string[], string[]];
-    found[protocol!.slice(0, -1)] = Object.fromEntries(
-      names.map((name, n) => [name, Number(values[n])]),
-    );
-  }
-  return found;
 }
 
 interface Place {

@@ -1,11 +1,11 @@
 // Guests of unequal abilities: another MTU, other offloads.
 
 import assert from 'node:assert/strict';
-import type { Guest } from '../peers/guest.ts';
 import { configure, iperf, iperfBoth } from '../peers/iperf.ts';
 import { type CardPair, eachPair } from './cards.ts';
 import { scenario } from './lab.ts';
 import { A, agree, B, copy, onPort, pingAll, vlan } from './pair.ts';
+import { snmp } from './snmp.ts';
 
 scenario("the port's MTU reaches the guest", ['qemu'], {}, async (lab) => {
   await lab.port('a', { mtu: 1400 });
@@ -41,22 +41,6 @@ scenario("the port's MTU reaches the guest", ['qemu'], {}, async (lab) => {
   await lab.state('a', 'listening');
   assert.equal(lab.portInfo('a').mtu, 1400);
 });
-
-/** `Tcp.InCsumErrors` and so on of /proc/net/snmp. */
-async function snmp(guest: Guest): Promise<Record<string, number>> {
-  const { stdout } = await guest.run('cat /proc/net/snmp');
-  const found: Record<string, number> = {};
-  let names: string[] = [];
-  for (const line of stdout.trim().split('\n')) {
-    const [protocol = '', ...words] = line.trim().split(/\s+/);
-    if (words.every((word) => /^-?\d+$/.test(word))) {
-      for (const [k, name] of names.entries()) found[`${protocol}${name}`] = Number(words[k]);
-    } else {
-      names = words;
-    }
-  }
-  return found;
-}
 
 const NO_SEGMENTATION = {
   guest_tso4: false,
