@@ -2,6 +2,7 @@
 // tell what happens, and on Ctrl-C close everything in the opposite order.
 
 import { rmSync } from 'node:fs';
+import { flushCompileCache } from 'node:module';
 import { dirname } from 'node:path';
 import type { CheckedPort } from '../config/check.ts';
 import { probe } from '../control/client.ts';
@@ -17,6 +18,9 @@ import { catchSignals, type Ending } from './ending.ts';
 import { LiveTable, runLive } from './live.ts';
 import { Orders } from './orders.ts';
 import { besides, checkTakeover, takeOver } from './takeover.ts';
+
+/** Milliseconds after its start at which a switch has nothing more urgent to do. */
+const COMPILED_AFTER = 500;
 
 export interface RunOptions {
   switch: SwitchOptions;
@@ -178,6 +182,8 @@ async function serve(
       };
     }
     for (const event of early) tell(event);
+    // Kept at the end otherwise (bin/vhop): one that is killed has none.
+    setTimeout(flushCompileCache, COMPILED_AFTER).unref();
 
     if (options.live && !options.json) {
       const read = () => ({ ports: api.ports(), stats: api.stats(), uptime: api.info().uptime });
