@@ -203,7 +203,7 @@ export function packedPop(drv: u32): i32 {
   return forget(drv, id, takes);
 }
 
-/** As packedPop, up to `most` times in one loop: {token u32, length u32} each at `list`. Returns how often. */
+/** As packedPop, in one loop, `most` common chains at most: {token u32, length u32} each at `list`. Returns how many. */
 export function packedPopMany(drv: u32, list: u32, most: u32): u32 {
   const size = load<u32>(drv, DRV_SIZE);
   const table = load<u32>(drv, DRV_DESC);
@@ -218,7 +218,7 @@ export function packedPopMany(drv: u32, list: u32, most: u32): u32 {
     if ((<u32>(rest >> 48) & (DESC_F_AVAIL | DESC_F_USED)) != used) break;
     const id = idOf(rest);
     const record = recordAt(drv, id);
-    // A chain of several, or none: one at a time.
+    // A chain of several, or none.
     if (id >= size || load<u64>(record) >> 48 != 1) break;
     const token = load<u32>(record);
     store<u64>(record, <u64>token | ((<u64>free) << 32));
@@ -234,12 +234,7 @@ export function packedPopMany(drv: u32, list: u32, most: u32): u32 {
   store<u32>(drv, free, DRV_FREE);
   store<u32>(drv, load<u32>(drv, DRV_FREE_COUNT) + done, DRV_FREE_COUNT);
   store<u32>(drv, ((at - table) >> 4) | (used != 0 ? WRAP : 0), DRV_LAST_USED);
-  if (done > 0) return done;
-  const token = packedPop(drv);
-  if (token < 0) return 0;
-  store<u32>(list, <u32>token);
-  store<u32>(list, load<u32>(drv, DRV_LEN), 4);
-  return 1;
+  return done;
 }
 
 export function packedArm(drv: u32): void {

@@ -191,12 +191,7 @@ export function splitPopMany(drv: u32, list: u32, most: u32): u32 {
   store<u32>(drv, free, DRV_FREE);
   store<u32>(drv, load<u32>(drv, DRV_FREE_COUNT) + done, DRV_FREE_COUNT);
   store<u32>(drv, last, DRV_LAST_USED);
-  if (done > 0 || n == 0) return done;
-  const token = splitPop(drv);
-  if (token < 0) return 0;
-  store<u32>(list, <u32>token);
-  store<u32>(list, load<u32>(drv, DRV_LEN), 4);
-  return 1;
+  return done;
 }
 
 export function splitArm(drv: u32): void {

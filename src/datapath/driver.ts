@@ -106,10 +106,12 @@ export function drvPop(drv: u32): i32 {
  * than there are where an element names no chain, which counts as an error.
  */
 export function drvPopMany(drv: u32, list: u32, most: u32): u32 {
-  if ((load<u32>(drv, DRV_FLAGS) & RINGF_IN_ORDER) == 0) {
-    return isPacked(drv) ? packedPopMany(drv, list, most) : splitPopMany(drv, list, most);
-  }
   let n: u32 = 0;
+  if ((load<u32>(drv, DRV_FLAGS) & RINGF_IN_ORDER) == 0) {
+    n = isPacked(drv) ? packedPopMany(drv, list, most) : splitPopMany(drv, list, most);
+    if (n > 0) return n;
+    // None, or one that is not common: one by one.
+  }
   for (; n < most; n++) {
     const token = drvPop(drv);
     if (token < 0) break;

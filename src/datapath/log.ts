@@ -35,7 +35,7 @@ export function logsRing(ring: u32): bool {
 }
 
 /** What was stored before is visible before any mark that follows is looked for. */
-export function written(): void {
+export function fence(): void {
   atomic.store<u32>(scratch + SCRATCH_FENCE, 0);
 }
 

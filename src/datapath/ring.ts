@@ -23,7 +23,7 @@ import {
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../abi/virtio';
 import { signalCall } from './host';
 import { count, indexOf } from './layout';
-import { written as fence, logEntries, logNotification, logPublished, logsRing } from './log';
+import { fence, logEntries, logNotification, logPublished, logsRing } from './log';
 import {
   advance,
   packedArm,

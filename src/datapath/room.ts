@@ -39,7 +39,7 @@ import {
 import { DESC_F_WRITE } from '../abi/virtio';
 import { segmentsEnd, walk, walkedBytes, walkedDescriptors } from './chain';
 import { countDrop, scratch } from './layout';
-import { written as fence, logBytes, logSegments, logs } from './log';
+import { fence, logBytes, logSegments, logs } from './log';
 import { firstRegion, foundIn, translate, within } from './memory';
 import {
   MISSING_NOTHING,

@@ -5,7 +5,7 @@
 import { PAGE } from '../abi/layout.ts';
 import { fileShape, sealAgainstShrinking } from '../linux/index.ts';
 import type { Control } from './control.ts';
-import type { Mapping, Window } from './window.ts';
+import { covers, type Mapping, type Window } from './window.ts';
 
 /** A log that cannot be; the message is one sentence. */
 export class BadLog extends Error {}
@@ -71,8 +71,7 @@ export class DirtyLog {
 
   /** Whether the page of linear memory at `at` is one of its own. */
   shows(at: number): boolean {
-    const { linear, size } = this.#mapping;
-    return at + PAGE > linear && at < linear + size;
+    return covers(this.#mapping, at);
   }
 
   /** Quiesced. */

@@ -31,7 +31,7 @@ import {
   sameRegion,
   tooLarge,
 } from './region.ts';
-import { type Mapping, type Window, WindowFull } from './window.ts';
+import { covers, type Mapping, type Window, WindowFull } from './window.ts';
 
 export { BadRegion, type Region } from './region.ts';
 
@@ -304,11 +304,6 @@ export class RegionTable {
     this.#views.get(part)?.mapping.unmap();
     this.#views.delete(part);
   }
-}
-
-/** Whether the page at `at` is one that the mapping is seen in. */
-function covers({ linear, size }: Mapping, at: number): boolean {
-  return at + PAGE > linear && at < linear + size;
 }
 
 function bytesOf(regions: readonly Region[]): number {

@@ -26,6 +26,11 @@ export interface Mapping {
   unmap(): void;
 }
 
+/** Whether the page at `at` is one that the mapping is seen in. */
+export function covers({ linear, size }: Mapping, at: number): boolean {
+  return at + PAGE > linear && at < linear + size;
+}
+
 /** There is no room for a mapping; sizes in bytes. */
 export class WindowFull extends Error {
   readonly wanted: number;

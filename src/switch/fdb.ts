@@ -45,8 +45,8 @@ export class Fdb {
 
   /** The address was heard on `port`, by another way than a frame. */
   learn(mac: Uint8Array, port: number): void {
-    const value = mac.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
-    if (value !== 0n && (mac[0]! & 1) === 0) this.#datapath.fdbLearn(value, port);
+    const value = macBits(mac);
+    if (value !== 0n && (value & 1n) === 0n) this.#datapath.fdbLearn(value, port);
   }
 
   /** Forgets what was last heard before second `before`. */
@@ -60,9 +60,11 @@ export class Fdb {
   }
 }
 
-/** As `formatMac` writes it, to the low 48 bits of a key. */
-export function macBits(mac: string): bigint {
-  return mac.split(':').reduceRight((sum, byte) => (sum << 8n) | BigInt(`0x${byte}`), 0n);
+/** An address, its six bytes or as `formatMac` writes it, to the low 48 bits of a key. */
+export function macBits(mac: Uint8Array | string): bigint {
+  const bytes: Uint8Array =
+    typeof mac === 'string' ? Buffer.from(mac.replaceAll(':', ''), 'hex') : mac;
+  return bytes.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
 }
 
 /** The low 48 bits of a key, wire order in the low bytes. */

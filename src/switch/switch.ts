@@ -321,8 +321,7 @@ export class Switch implements SwitchApi {
     this.#fdb.learn(mac, index);
     const device = this.#ports[index]?.device;
     if (!device || has(device.features, F_GUEST_ANNOUNCE)) return;
-    const address = mac.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
-    this.control.set64(PORT_BASE + index * PORT_STRIDE + PORT_RARP, address | (1n << 48n));
+    this.control.set64(PORT_BASE + index * PORT_STRIDE + PORT_RARP, macBits(mac) | (1n << 48n));
     this.pool.quiesce();
   }
 

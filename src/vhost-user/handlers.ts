@@ -30,8 +30,9 @@ export type Handlers = {
 export function offeredProtocolFeatures(backend: Backend): bigint {
   const bits = [vu.PF_MQ, vu.PF_RARP, vu.PF_REPLY_ACK, vu.PF_CONFIGURE_MEM_SLOTS, vu.PF_STATUS];
   // NET_SET_MTU tells what the guest was told, which nobody tells it without the virtio feature.
-  if ((backend.offeredFeatures >> BigInt(F_MTU)) & 1n) bits.push(vu.PF_MTU);
-  if ((backend.offeredFeatures >> BigInt(F_LOG_ALL)) & 1n) bits.push(vu.PF_LOG_SHMFD);
+  const offers = (bit: number) => ((backend.offeredFeatures >> BigInt(bit)) & 1n) === 1n;
+  if (offers(F_MTU)) bits.push(vu.PF_MTU);
+  if (offers(F_LOG_ALL)) bits.push(vu.PF_LOG_SHMFD);
   return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
 }
 

@@ -166,12 +166,7 @@ export class Rendezvous<S extends Meeting> {
 
   /** Lets go of the sockets, which another process has now: neither peers nor the path notice. */
   release(): void {
-    this.#open = false;
-    clearTimeout(this.#timer);
-    clearInterval(this.#look);
-    this.#look = undefined;
-    this.#unwatch?.();
-    this.#unwatch = undefined;
+    this.#receiveNobody();
     this.#session?.release?.();
     this.#session = undefined;
     if (this.#file !== undefined) close(this.#file.fd);
@@ -199,15 +194,19 @@ export class Rendezvous<S extends Meeting> {
 
   /** Gives the path back: nobody new comes. The session goes on. */
   withdraw(): void {
+    this.#receiveNobody();
+    const file = this.#file;
+    this.#file = undefined;
+    if (file !== undefined) closeSocketFile(file);
+  }
+
+  #receiveNobody(): void {
     this.#open = false;
     clearTimeout(this.#timer);
     clearInterval(this.#look);
     this.#look = undefined;
     this.#unwatch?.();
     this.#unwatch = undefined;
-    const file = this.#file;
-    this.#file = undefined;
-    if (file !== undefined) closeSocketFile(file);
   }
 
   /** Ends the session and gives the path back. Repeating it does nothing. */

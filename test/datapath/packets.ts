@@ -2,12 +2,17 @@
 
 import fc from 'fast-check';
 import {
+  F_CSUM,
   F_GUEST_CSUM,
   F_GUEST_ECN,
   F_GUEST_TSO4,
   F_GUEST_TSO6,
   F_GUEST_USO4,
   F_GUEST_USO6,
+  F_HOST_ECN,
+  F_HOST_TSO4,
+  F_HOST_TSO6,
+  F_HOST_USO,
   F_INDIRECT_DESC,
   F_MRG_RXBUF,
   F_VERSION_1,
@@ -117,6 +122,12 @@ export const anyPacket: fc.Arbitrary<PacketSpec> = fc.record({
   payload: fc.oneof(fc.nat({ max: 200 }), fc.nat({ max: 9000 }), fc.nat({ max: 65000 })),
   seed: fc.nat(),
 });
+
+/** A sender that leaves to its receivers all that can be left. */
+export const SENDER = features(
+  ...[F_VERSION_1, F_INDIRECT_DESC, F_CSUM, F_HOST_USO],
+  ...[F_HOST_TSO4, F_HOST_TSO6, F_HOST_ECN],
+);
 
 export const RECEIVERS = [F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_ECN, F_GUEST_USO4, F_GUEST_USO6];
 

@@ -12,12 +12,7 @@ import {
   RINGF_PACKED,
 } from '../../src/abi/layout.ts';
 import {
-  F_CSUM,
   F_GUEST_CSUM,
-  F_HOST_ECN,
-  F_HOST_TSO4,
-  F_HOST_TSO6,
-  F_HOST_USO,
   F_INDIRECT_DESC,
   F_MRG_RXBUF,
   F_VERSION_1,
@@ -37,16 +32,13 @@ import {
   type PacketSpec,
   packet,
   postShapes,
+  SENDER,
   takesWhole,
 } from './packets.ts';
 import { driverOn } from './queue.ts';
 import { features, Rig } from './rig.ts';
 
 const rig = new Rig();
-const SENDER = features(
-  ...[F_VERSION_1, F_INDIRECT_DESC, F_CSUM, F_HOST_USO],
-  ...[F_HOST_TSO4, F_HOST_TSO6, F_HOST_ECN],
-);
 const BARE = features(F_VERSION_1, F_INDIRECT_DESC, F_MRG_RXBUF);
 const PLAIN_TCP: PacketSpec = {
   tags: [],
