@@ -46,7 +46,9 @@ async function received(
       `iperf3 -J -c ${serverAddress} -t ${seconds} ${flags} --connect-timeout 5000`,
       { timeoutMs: seconds * 1000 + 20_000 },
     );
-    return (JSON.parse(stdout) as { end: End }).end;
+    const { end } = JSON.parse(stdout) as { end: Partial<End> };
+    if (end.sum_received === undefined) throw new Error(`iperf3 ${flags}: no sum in ${stdout}`);
+    return end as End;
   } finally {
     await daemon.kill();
   }
