@@ -29,6 +29,7 @@ import {
   RING_FRAMES,
   RING_LAST_BURST,
   RING_PORT,
+  RING_SIZE,
   RING_STATE,
   RING_TO_PAGED,
   RING_USED_IDX,
@@ -72,13 +73,25 @@ import { owe, startWork } from './work';
 const FULL_ENOUGH: u32 = 64;
 const PATIENCE: u32 = 10;
 const BUSY: u32 = 16;
+/** No ring's bursts are made shorter than this. */
+const SHORTEST: u32 = 32;
+
+/**
+ * The part of a ring that a burst takes at most: its driver works on the others meanwhile, and the fewer
+ * are under way the fewer buffers come round. Whole rings at a time, 64 B in a circle: 12 Mpps instead of 17
+ * (128 entries); half of 256 entries, 1518 B: 190 ns a frame instead of 130.
+ */
+function part(ring: u32): u32 {
+  return max((load<u32>(ring, RING_SIZE) * 3) >> 3, 1);
+}
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   if (load<u32>(ring, RING_TO_PAGED) != 0 && slotsLacking()) return 0;
-  let n = ready(ring, FULL_ENOUGH);
-  if (n < FULL_ENOUGH) {
+  const enough = min(part(ring), FULL_ENOUGH);
+  let n = ready(ring, enough);
+  if (n < enough) {
     const empty = load<u32>(ring, RING_EMPTY);
     if (n == 0 || (empty < PATIENCE && load<u32>(ring, RING_LAST_BURST) >= BUSY)) {
       store<u32>(ring, empty + 1, RING_EMPTY);
@@ -88,7 +101,8 @@ export function pollRing(ring: u32): u32 {
   store<u32>(ring, 0, RING_EMPTY);
   startWork();
   pagesForSending();
-  const most = load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : <u32>BURST;
+  const most =
+    load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : min(max(part(ring), SHORTEST), <u32>BURST);
   n = gather(ring, isPacked(ring) ? most : min(n, most));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);

@@ -25,6 +25,15 @@ function top(queue: TestQueue, length: number, from: number, left = 0): void {
   queue.publish();
 }
 
+/** Polls until there is a burst; returns its frames. */
+function firstBurst(): number {
+  for (let polls = 0; polls < 100; polls++) {
+    const taken = rig.datapath.poll();
+    if (taken > 0) return taken;
+  }
+  return 0;
+}
+
 /** Polls until the good sender, whose ring is kept full, had `bursts`; `feed` does the bad one's. */
 function run(bursts: number, good: TestQueue, bad: TestQueue[], feed: () => void): void {
   for (let polls = 0; good.frames < bursts * BURST; polls++) {
@@ -48,10 +57,45 @@ overRings(rig, BOTH, 'a worker is shared', () => {
     const { bad } = world();
     const tx = bad.queue(1, { size: 256 });
     top(tx, 60_000, 1, 200);
-    let taken = 0;
-    while (taken === 0) taken = rig.datapath.poll();
-    assert.equal(taken, 5);
+    assert.equal(firstBurst(), 5);
     assert.equal(rig.settle(), 51);
+  });
+
+  it('a burst is three eighths of its ring, but 32 to 128 frames', () => {
+    for (const [size, most] of [
+      [8, 8],
+      [64, 32],
+      [128, 48],
+      [256, 96],
+      [512, 128],
+      [4096, 128],
+    ] as const) {
+      const tx = world().bad.queue(1, { size });
+      top(tx, 64, 1);
+      assert.equal(firstBurst(), most, `of ${size}`);
+    }
+  });
+
+  it('a busy ring is waited for until three eighths are there, or 64 frames', () => {
+    for (const [size, enough] of [
+      [64, 24],
+      [128, 48],
+      [256, 64],
+      [4096, 64],
+    ] as const) {
+      for (const lacking of [0, 1]) {
+        const tx = world().bad.queue(1, { size });
+        // It was busy: its last burst was no small one.
+        top(tx, 64, 1, size - 32);
+        assert.equal(firstBurst(), 32);
+        tx.used();
+        top(tx, 64, 1, size - (enough - lacking));
+        const polls = Array.from({ length: 11 }, () => rig.datapath.poll());
+        const patient = Array<number>(10).fill(0);
+        const expected = lacking ? [...patient, enough - 1] : [enough, ...patient];
+        assert.deepEqual(polls, expected, `${lacking} lacking of ${size}`);
+      }
+    }
   });
 
   it('a port that has its frames copied to many waits for it; alone it does not', () => {
