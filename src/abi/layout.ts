@@ -236,12 +236,18 @@ export const RING_USED_IDX = 72;
 export const RING_SIGNALLED = 76;
 /** u32 1 while the guest is asked to kick. */
 export const RING_ARMED = 80;
-/** u32 polls in a row that found nothing, or too little. */
+/** u32 polls in a row that found nothing. */
 export const RING_EMPTY = 84;
 /** u32 1: the last burst had a receiver whose memory is paged. */
 export const RING_TO_PAGED = 92;
 /** u32 TX: frames of the last burst. */
 export const RING_LAST_BURST = 96;
+// TX, u32, see datapath/patience.ts: since when the ring is left for more frames to come (0: it is not), how many
+// are enough (0: the usual part of the ring), for how many bursts, and for how many the last time.
+export const RING_SINCE = 112;
+export const RING_ENOUGH = 116;
+export const RING_RETRY = 120;
+export const RING_BACKOFF = 124;
 /** u32 packed: where the burst ends that is being published; RING_LAST_AVAIL follows. */
 export const RING_NEXT = 100;
 /** u32 packed: SAVED | RING_LAST_AVAIL, and RING_NEXT, of before its front end was lost (main). */

@@ -11,7 +11,6 @@ import {
   DROP_TX_NO_RECEIVER,
 } from '../abi/drops';
 import {
-  BURST,
   FORWARD_WIRE,
   NO_PORT,
   PORT_PAGED,
@@ -27,9 +26,7 @@ import {
   RING_EMPTY,
   RING_FLAGS,
   RING_FRAMES,
-  RING_LAST_BURST,
   RING_PORT,
-  RING_SIZE,
   RING_STATE,
   RING_TO_PAGED,
   RING_USED_IDX,
@@ -62,47 +59,31 @@ import {
 import { gather, gatheredBytes } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
+import { enoughFrames, longestBurst, tookBurst, waits } from './patience';
 import { police } from './police';
 import { behind, CHAIN, isPacked, notify, publishUsed, putUsed, ready } from './ring';
-import { owe, startWork } from './work';
-
-/**
- * A burst worth waiting for, and for how many polls in vain: small bursts cost both sides most. Whose last
- * burst was smaller than BUSY does not wait: it is the answer that counts there.
- */
-const FULL_ENOUGH: u32 = 64;
-const PATIENCE: u32 = 10;
-const BUSY: u32 = 16;
-/** No ring's bursts are made shorter than this. */
-const SHORTEST: u32 = 32;
-
-/**
- * The part of a ring that a burst takes at most: its driver works on the others meanwhile, and the fewer
- * are under way the fewer buffers come round. Whole rings at a time, 64 B in a circle: 12 Mpps instead of 17
- * (128 entries); half of 256 entries, 1518 B: 190 ns a frame instead of 130.
- */
-function part(ring: u32): u32 {
-  return max((load<u32>(ring, RING_SIZE) * 3) >> 3, 1);
-}
+import { owe, startWork, VAIN_WORK, work } from './work';
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   if (load<u32>(ring, RING_TO_PAGED) != 0 && slotsLacking()) return 0;
-  const enough = min(part(ring), FULL_ENOUGH);
-  let n = ready(ring, enough);
-  if (n < enough) {
-    const empty = load<u32>(ring, RING_EMPTY);
-    if (n == 0 || (empty < PATIENCE && load<u32>(ring, RING_LAST_BURST) >= BUSY)) {
-      store<u32>(ring, empty + 1, RING_EMPTY);
-      return 0;
-    }
+  const goal = enoughFrames(ring);
+  let n = ready(ring, goal);
+  const enough = n >= goal;
+  if (n == 0) {
+    store<u32>(ring, load<u32>(ring, RING_EMPTY) + 1, RING_EMPTY);
+    work(VAIN_WORK);
+    return 0;
   }
   store<u32>(ring, 0, RING_EMPTY);
+  if (!enough && waits(ring)) {
+    work(VAIN_WORK);
+    return 0;
+  }
   startWork();
   pagesForSending();
-  const most =
-    load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : min(max(part(ring), SHORTEST), <u32>BURST);
+  const most = load<u32>(ring, RING_TO_PAGED) != 0 ? pagedBurst() : longestBurst(ring);
   n = gather(ring, isPacked(ring) ? most : min(n, most));
   if (n == 0) return 0;
   if (load<u32>(ring, RING_STATE) == RING_DISCARD) discard(n);
@@ -112,8 +93,8 @@ export function pollRing(ring: u32): u32 {
     forward(ring, n);
   }
   complete(ring, n);
-  store<u32>(ring, n, RING_LAST_BURST);
   owe(load<u32>(ring, RING_PORT));
+  tookBurst(ring, n, enough);
   return n;
 }
 

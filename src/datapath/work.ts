@@ -25,6 +25,7 @@ export const FRAME_WORK: u32 = 128;
 export const DESCRIPTOR_WORK: u32 = 96;
 export const CALL_WORK: u32 = 0x1000;
 export const PAGE_WORK: u32 = 0x1_0000;
+export const VAIN_WORK: u32 = 0x200;
 
 /** How far a port's price may be from the list, and how fast it follows. */
 const LEAST_FACTOR: f32 = 0.125;
@@ -33,6 +34,8 @@ const FOLLOW: f32 = 0.125;
 
 /** What the burst at hand has cost so far, at list price. */
 export let spent: u32 = 0;
+/** And all there was, polls in vain too: this worker's clock. It wraps. */
+export let done: u32 = 0;
 /** Milliseconds on the clock when it began; 0: it is not timed. */
 let began: f64 = 0;
 let dice: u32 = 1;
@@ -46,6 +49,11 @@ export function startWork(): void {
 
 export function charge(by: u32): void {
   spent += by;
+}
+
+/** Notes work that is nobody's debt. */
+export function work(by: u32): void {
+  done += by;
 }
 
 export function nextRound(): void {
@@ -80,6 +88,7 @@ export function owes(port: u32): u32 {
 
 /** Books what the burst cost on its port. */
 export function owe(port: u32): void {
+  done += spent;
   const at = debtAt(port);
   const known = load<f32>(at, 8);
   let factor: f32 = known == 0 ? 1 : known;

@@ -4,6 +4,7 @@
 import {
   FORWARD_WIRE,
   HEAP_BASE,
+  MAX_PAIRS,
   MAX_REGIONS,
   NO_PORT,
   NO_RING,
@@ -26,7 +27,10 @@ import {
   REGION_LINEAR,
   REGION_SIZE,
   REGION_STRIDE,
+  RING_EMPTY,
+  RING_SINCE,
   RINGF_PACKED,
+  RINGS_PER_PORT,
   SCRATCH_BASE,
   SCRATCH_STRIDE,
   SWITCH_FORWARDING,
@@ -46,7 +50,7 @@ import {
   F_RING_PACKED,
   F_VERSION_1,
 } from '../../src/abi/virtio.ts';
-import { Control } from '../../src/memory/control.ts';
+import { Control, ringAddress } from '../../src/memory/control.ts';
 import { roundUp } from '../../src/memory/spans.ts';
 import { bit, headerLength, ringFlags } from '../../src/virtio/features.ts';
 import { type Datapath, loadDatapath } from '../../src/worker/datapath.ts';
@@ -56,8 +60,9 @@ import { SplitQueue } from './queue-split.ts';
 
 /** Linear memory of one port. */
 export const ARENA = 0x200_0000;
-/** Polls after which a burst of any size has been taken (datapath/forward.ts, PATIENCE). */
-const PATIENCE = 12;
+/** Polls without a frame after which there are none; and where a ring waits for more (datapath/patience.ts). */
+const QUIET = 12;
+const PATIENCE = 400;
 
 /** Features by bit number, as one word. */
 export function features(...bits: number[]): bigint {
@@ -202,13 +207,25 @@ export class Rig {
   settle(): number {
     return this.#watch(() => {
       let total = 0;
-      for (let idle = 0; idle < PATIENCE; ) {
+      for (let idle = 0; idle < QUIET || (idle < PATIENCE && this.#waiting()); ) {
         const moved = this.datapath.poll();
         total += moved;
         idle = moved > 0 ? 0 : idle + 1;
       }
       return total;
     });
+  }
+
+  /** Whether a ring is left for more frames to come. The others do not tire of it, and ask for no kick. */
+  #waiting(): boolean {
+    const rings = this.ports.flatMap(({ index }) =>
+      Array.from({ length: MAX_PAIRS }, (_, pair) =>
+        ringAddress(index * RINGS_PER_PORT + 2 * pair + 1),
+      ),
+    );
+    const waiting = rings.some((ring) => this.control.get(ring + RING_SINCE) !== 0);
+    if (waiting) for (const ring of rings) this.control.set(ring + RING_EMPTY, 0);
+    return waiting;
   }
 }
 

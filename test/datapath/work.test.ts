@@ -34,6 +34,25 @@ function firstBurst(): number {
   return 0;
 }
 
+/** A ring whose last burst had so many frames. */
+function busy(size: number, frames = 32): TestQueue {
+  const tx = world().bad.queue(1, { size });
+  assert.deepEqual(next(tx, frames).taken, frames);
+  return tx;
+}
+
+/** Sends so many frames; how many the next burst takes, and after how many polls. */
+function next(tx: TestQueue, frames: number): { taken: number; polls: number } {
+  top(tx, 64, 1, tx.free - frames);
+  for (let polls = 1; polls < 1000; polls++) {
+    const taken = rig.datapath.poll();
+    if (taken === 0) continue;
+    tx.used();
+    return { taken, polls };
+  }
+  throw new Error('no burst');
+}
+
 /** Polls until the good sender, whose ring is kept full, had `bursts`; `feed` does the bad one's. */
 function run(bursts: number, good: TestQueue, bad: TestQueue[], feed: () => void): void {
   for (let polls = 0; good.frames < bursts * BURST; polls++) {
@@ -76,26 +95,57 @@ overRings(rig, BOTH, 'a worker is shared', () => {
     }
   });
 
-  it('a busy ring is waited for until three eighths are there, or 64 frames', () => {
-    for (const [size, enough] of [
+  it('a busy ring is left until a whole burst is there, but not for ever', () => {
+    for (const [size, whole] of [
       [64, 24],
       [128, 48],
-      [256, 64],
-      [4096, 64],
+      [256, 96],
+      [4096, 128],
     ] as const) {
       for (const lacking of [0, 1]) {
-        const tx = world().bad.queue(1, { size });
-        // It was busy: its last burst was no small one.
-        top(tx, 64, 1, size - 32);
-        assert.equal(firstBurst(), 32);
-        tx.used();
-        top(tx, 64, 1, size - (enough - lacking));
-        const polls = Array.from({ length: 11 }, () => rig.datapath.poll());
-        const patient = Array<number>(10).fill(0);
-        const expected = lacking ? [...patient, enough - 1] : [enough, ...patient];
-        assert.deepEqual(polls, expected, `${lacking} lacking of ${size}`);
+        const tx = busy(size);
+        const { taken, polls } = next(tx, whole - lacking);
+        assert.equal(taken, whole - lacking, `of ${size}`);
+        assert.equal(polls > 100, lacking > 0, `${lacking} lacking of ${size}: ${polls} polls`);
       }
     }
+  });
+
+  it('a ring that is not busy is not left', () => {
+    const tx = busy(256, 15);
+    assert.deepEqual(next(tx, 1), { taken: 1, polls: 1 });
+  });
+
+  it('where no whole burst came, part of what there was is enough, for longer and longer', () => {
+    const tx = busy(1024);
+    for (const bursts of [16, 32, 64, 128, 256, 512, 1024, 1024]) {
+      assert.ok(next(tx, 80).polls > 100);
+      for (let i = 0; i < bursts; i++) {
+        assert.deepEqual(next(tx, 30), { taken: 30, polls: 1 }, `${i} of ${bursts}`);
+      }
+    }
+    // One came: it is as it was at first.
+    assert.ok(next(tx, 20).polls > 100);
+    for (let i = 0; i < 1024; i++) assert.equal(next(tx, 128).taken, 128);
+    top(tx, 64, 1, tx.size - 20);
+    assert.equal(rig.datapath.poll(), 0);
+    assert.equal(next(tx, 108).taken, 128);
+    assert.ok(next(tx, 20).polls > 100);
+    for (let i = 0; i < 16; i++) assert.equal(next(tx, 20).polls, 1);
+    assert.ok(next(tx, 20).polls > 100);
+  });
+
+  it('beside others that have much to do a ring is left for fewer polls', () => {
+    const tx = busy(256);
+    const other = rig.ports[1]!.queue(1, { size: 256 });
+    top(tx, 64, 1, 256 - 20);
+    let polls = 0;
+    for (; tx.frames < 52; polls++) {
+      top(other, FULL, 2);
+      rig.datapath.poll();
+      other.used();
+    }
+    assert.ok(polls < 20, `${polls} polls`);
   });
 
   it('a port that has its frames copied to many waits for it; alone it does not', () => {

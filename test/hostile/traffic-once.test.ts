@@ -120,11 +120,13 @@ overRings(rig, MIXED, 'completions', () => {
   });
 
   it('class 28: with IN_ORDER one entry stands for a burst, and names its last chain', () => {
+    // A burst of 64 is part of a ring of 256.
+    const SIZE = 256;
     for (const n of [1, 2, 7, 33, 64]) {
       fresh(0);
       const from = guarded(PLAIN | features(F_IN_ORDER));
       guarded();
-      const tx = from.queue(1, { size: 64 });
+      const tx = from.queue(1, { size: SIZE });
       const heads = Array.from({ length: n }, () =>
         tx.add(place(tx, new Uint8Array(100).fill(2), [])),
       );
@@ -134,7 +136,7 @@ overRings(rig, MIXED, 'completions', () => {
       const { view } = rig;
       if (tx.flags & RINGF_PACKED) {
         assert.equal(view.getUint16(tx.desc + 12, true), last);
-        const used = Array.from({ length: 64 }, (_, slot) => slot).filter((slot) => {
+        const used = Array.from({ length: SIZE }, (_, slot) => slot).filter((slot) => {
           const flags = view.getUint16(tx.desc + slot * 16 + 14, true);
           return (flags & 0x8080) === 0x8080;
         });
