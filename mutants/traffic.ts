@@ -20,6 +20,24 @@ import {
 } from './table.ts';
 
 export const TRAFFIC: Mutant[] = [
+  ...of('src/datapath/patience.ts', [
+    ['left-for-ever', 27, 'return done - since < PATIENCE;', 'return true;', WORK],
+    [
+      'never-left',
+      27,
+      'store<u32>(ring, done | 1, RING_SINCE);\n  return true;',
+      'return false;',
+      WORK,
+    ],
+    ['left-where-frames-are-few', 27, 'load<u32>(ring, RING_LAST_BURST) < BUSY', 'false', WORK],
+    ['left-again-at-once', 27, 'store<u32>(ring, part(n), RING_ENOUGH);', '', WORK],
+    ['no-backoff', 27, 'load<u32>(ring, RING_BACKOFF) * 2', '0', WORK],
+    ['backoff-for-good', 27, 'store<u32>(ring, 0, RING_BACKOFF);', '', WORK],
+    ['part-for-good', 27, 'if (retry == 1) store<u32>(ring, 0, RING_ENOUGH);', '', WORK],
+    ['slept-on', 27, 'return load<u32>(ring, RING_SINCE) != 0;', 'return false;', WORK],
+    ['whole-rings', 27, '(all * 3) >> 3', 'all', WORK],
+  ]),
+  ...of('src/datapath/work.ts', [['only-vain-work', 27, '  done += spent;\n', '', WORK]]),
   ...of('src/datapath/gather.ts', [
     ['no-least-frame', 14, 'walkedBytes < hdrLen + MIN_FRAME', 'walkedBytes < hdrLen', LENGTH],
     ['shorter-than-header', 14, 'walkedBytes < hdrLen + MIN_FRAME', 'walkedBytes == 0', LENGTH],

@@ -2,6 +2,7 @@
 // a vhost-user switch, as a baseline. Needs root.
 
 import type { GuestOptions } from '../../test/peers/guest.ts';
+import type { Nic } from '../../test/peers/nic.ts';
 import { exec } from '../../test/peers/process.ts';
 
 export interface Bridge {
@@ -42,9 +43,14 @@ export async function openBridge(count = 2): Promise<Bridge> {
   return { netns, taps, close };
 }
 
-/** Guest options for the bridge's TAP number `index`. */
-export function onBridge(bridge: Bridge, index: number, name: string): GuestOptions {
+/** Guest options for the bridge's TAP number `index`; `device`: properties of the card. */
+export function onBridge(
+  bridge: Bridge,
+  index: number,
+  name: string,
+  device: Nic['device'] = {},
+): GuestOptions {
   const tap = bridge.taps[index];
   if (tap === undefined) throw new RangeError(`the bridge has no TAP ${index}`);
-  return { name, netns: bridge.netns, nics: [{ backend: { tap } }] };
+  return { name, netns: bridge.netns, nics: [{ backend: { tap }, device }] };
 }

@@ -55,9 +55,14 @@ export function waits(ring: u32): bool {
   return true;
 }
 
+/** Whether it is left, with frames in it: not to be slept on. */
+export function isLeft(ring: u32): bool {
+  return load<u32>(ring, RING_SINCE) != 0;
+}
+
 /** After a burst of `n` frames, which were `enough`, or not. */
 export function tookBurst(ring: u32, n: u32, enough: bool): void {
-  const waited = load<u32>(ring, RING_SINCE) != 0;
+  const waited = isLeft(ring);
   store<u32>(ring, 0, RING_SINCE);
   store<u32>(ring, n, RING_LAST_BURST);
   const retry = load<u32>(ring, RING_RETRY);

@@ -46,6 +46,7 @@ import { pollRing } from './forward';
 import { laneArm, laneDisarm, laneFail, laneRun } from './lane';
 import { latch } from './latch';
 import { count, indexOf, portAt, ringAt, ringIndex, scratch, worker, workerId } from './layout';
+import { isLeft } from './patience';
 import { rarpDue, sendRarps } from './rarp';
 import { arm, disarm } from './ring';
 import { beginRound, slotsShort } from './slots';
@@ -221,7 +222,7 @@ function visit(paging: bool): u32 {
 /** Whether the ring leaves the active list: stopped, or empty for long and armed. */
 function idle(ring: u32, patience: u32): bool {
   if (!pollable(ring)) return true;
-  if (load<u32>(ring, RING_EMPTY) < patience) return false;
+  if (load<u32>(ring, RING_EMPTY) < patience || isLeft(ring)) return false;
   store<u32>(worker, indexOf(ring), WORKER_CURRENT);
   return !(load<u32>(ring, RING_FLAGS) & RINGF_POLLED) && arm(ring);
 }

@@ -9,19 +9,24 @@ import {
   BROKEN_TRAP,
   RING_ARMED,
   RING_AVAIL,
+  RING_BACKOFF,
   RING_BROKEN,
   RING_CALL_FD,
   RING_DESC,
   RING_DISCARD,
   RING_EMPTY,
+  RING_ENOUGH,
   RING_FLAGS,
   RING_LAST_AVAIL,
+  RING_LAST_BURST,
   RING_LOCK,
   RING_NEXT,
   RING_PORT,
   RING_REASON,
+  RING_RETRY,
   RING_RUNNING,
   RING_SIGNALLED,
+  RING_SINCE,
   RING_SIZE,
   RING_STATE,
   RING_STOPPED,
@@ -37,6 +42,16 @@ import {
 import { DESC_SIZE, EVENT_F_DISABLE, EVENT_SIZE, USED_F_NO_NOTIFY } from '../abi/virtio.ts';
 import { type Control, ringAddress } from '../memory/control.ts';
 import { forgetPosition, resumePosition, savePosition } from './resume.ts';
+
+/** What the worker remembers of a ring's bursts (datapath/patience.ts): nothing at a start. */
+const OF_ITS_BURSTS = [
+  RING_EMPTY,
+  RING_LAST_BURST,
+  RING_SINCE,
+  RING_ENOUGH,
+  RING_RETRY,
+  RING_BACKOFF,
+];
 
 /**
  * Front-end virtual addresses of the three parts (virtio 1.2 §2.7); of a packed ring the descriptor
@@ -157,7 +172,7 @@ export class Ring {
     this.set(RING_USED_IDX, position);
     this.set(RING_SIGNALLED, 0x1_0000);
     this.set(RING_ARMED, 0);
-    this.set(RING_EMPTY, 0);
+    for (const field of OF_ITS_BURSTS) this.set(field, 0);
     this.set(RING_LOCK, 0);
     this.set(RING_REASON, BROKEN_NONE);
     this.reported = false;

@@ -2,7 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BURST, MAX_SEGMENTS, WORKER_BASE, WORKER_CURRENT } from '../../src/abi/layout.ts';
+import {
+  BURST,
+  MAX_SEGMENTS,
+  RING_ARMED,
+  WORKER_BASE,
+  WORKER_CURRENT,
+} from '../../src/abi/layout.ts';
 import { DESC_F_NEXT, DESC_F_WRITE } from '../../src/abi/virtio.ts';
 import { BOTH, overRings } from './formats.ts';
 import { frame, mac, Receiver, send } from './frames.ts';
@@ -133,6 +139,18 @@ overRings(rig, BOTH, 'a worker is shared', () => {
     assert.ok(next(tx, 20).polls > 100);
     for (let i = 0; i < 16; i++) assert.equal(next(tx, 20).polls, 1);
     assert.ok(next(tx, 20).polls > 100);
+  });
+
+  it('a ring that is left is not slept on', () => {
+    const tx = busy(256);
+    assert.equal(rig.datapath.armAll(), 0);
+    rig.datapath.activate(tx.index);
+    top(tx, 64, 1, tx.free - 20);
+    const calm = () => [rig.datapath.armAll(), tx.get(RING_ARMED), rig.datapath.poll()];
+    assert.equal(rig.datapath.poll(), 0);
+    for (let i = 0; i < 10; i++) assert.deepEqual(calm(), [1, 0, 0]);
+    assert.equal(rig.settle(), 20);
+    assert.deepEqual(calm(), [0, 1, 0]);
   });
 
   it('beside others that have much to do a ring is left for fewer polls', () => {
