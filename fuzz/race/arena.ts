@@ -3,8 +3,8 @@
 
 import {
   RING_BROKEN,
-  RING_EMPTY,
   RING_LAST_AVAIL,
+  RING_LAST_BURST,
   RING_REASON,
   RING_RUNNING,
   RING_SIGNALLED,
@@ -32,8 +32,6 @@ import { Honest } from '../rings/honest.ts';
 /** Entries of both hostile rings. */
 export const SIZE = 32;
 export const HEADER = 12;
-/** Polls after which a burst of any size is taken. */
-const PATIENCE = 10;
 const POLLS = 1000;
 /** Polls in vain after which there is nothing: one more than ports, each of which may owe some. */
 const IDLE = 3;
@@ -149,12 +147,13 @@ export class Arena {
   settle(queue: TestQueue): void {
     const { rig } = this.bench;
     const { u32 } = this.memory;
-    const busy = [this.tx, this.peer.tx].map(({ index }) => {
+    const bursts = [this.tx, this.peer.tx].map(({ index }) => {
       rig.datapath.activate(index);
-      return (ringAddress(index) + RING_EMPTY) >>> 2;
+      return (ringAddress(index) + RING_LAST_BURST) >>> 2;
     });
     for (let polls = 0, idle = 0; idle < IDLE; polls++) {
-      for (const at of busy) u32[at] = PATIENCE;
+      // No ring is left for more frames to come (datapath/patience.ts).
+      for (const at of bursts) u32[at] = 0;
       idle = rig.datapath.poll() === 0 ? idle + 1 : 0;
       if (polls === POLLS) throw new Error(`still moving frames after ${POLLS} polls`);
     }

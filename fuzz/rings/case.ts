@@ -1,7 +1,7 @@
 // One case: a world, and rounds over it. Each posts valid chains, changes fields, polls, and asks
 // whether every head came back or the ring is latched, and whether anybody else noticed.
 
-import { RING_EMPTY, RING_STRIDE } from '../../src/abi/layout.ts';
+import { RING_LAST_BURST, RING_STRIDE } from '../../src/abi/layout.ts';
 import type { Bench } from '../bench.ts';
 import { Random } from '../random.ts';
 import { ControlArea } from './control-area.ts';
@@ -15,8 +15,8 @@ export const ROUNDS = 512;
 export const NUMBERS = 0x1_0000;
 /** Polls that nothing should need: each takes a frame of every ring that has one. */
 const POLLS = 4000;
-/** Polls in vain after which a burst of any size is taken (datapath/forward.ts). */
-const PATIENCE = 10;
+/** Polls in which a few frames of one ring are taken. */
+const FEW = 30;
 /**
  * Polls in vain after which there is nothing: one in which a ring that was just started waits for company,
  * and one for each port that is passed over for what it owes (datapath/work.ts).
@@ -118,10 +118,11 @@ export class Case {
     const { tx, peer, bench } = this.world;
     const { u32 } = bench.memory;
     const { poll } = bench.rig.datapath;
-    const other = this.#emptyOf(peer.tx.index);
+    const [own, other] = [tx.queue.index, peer.tx.index].map((ring) => this.#lastBurstOf(ring));
     for (let polls = 0, idle = 0; idle < IDLE; polls++) {
-      u32[(tx.block + RING_EMPTY) >>> 2] = PATIENCE;
-      u32[other] = PATIENCE;
+      // Neither ring is left for more frames to come (datapath/patience.ts).
+      u32[own!] = 0;
+      u32[other!] = 0;
       idle = poll() === 0 ? idle + 1 : 0;
       if (polls === POLLS) throw new Failure(`still moving frames after ${POLLS} polls`);
     }
@@ -156,8 +157,8 @@ export class Case {
     for (let i = 0; i < frames; i++) from.send(i);
     from.publish();
     bench.rig.datapath.activate(from.tx.index);
-    bench.memory.u32[this.#emptyOf(from.tx.index)] = PATIENCE;
-    for (let polls = 0; polls < 3 * PATIENCE && bench.rig.datapath.poll() === 0; polls++);
+    bench.memory.u32[this.#lastBurstOf(from.tx.index)] = 0;
+    for (let polls = 0; polls < FEW && bench.rig.datapath.poll() === 0; polls++);
     for (let i = 0; i < frames; i++) {
       if (!to.receive()) throw new Failure(`frame ${i} between two others is lost`);
       if (!to.isSample(from, i)) throw new Failure(`frame ${i} between two others is damaged`);
@@ -167,9 +168,9 @@ export class Case {
     if (!shape.wire) this.#foreign();
   }
 
-  #emptyOf(ring: number): number {
+  #lastBurstOf(ring: number): number {
     const { tx } = this.world;
-    return (tx.block + (ring - tx.queue.index) * RING_STRIDE + RING_EMPTY) >>> 2;
+    return (tx.block + (ring - tx.queue.index) * RING_STRIDE + RING_LAST_BURST) >>> 2;
   }
 
   /**
