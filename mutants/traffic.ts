@@ -35,6 +35,13 @@ export const TRAFFIC: Mutant[] = [
     ['backoff-for-good', 27, 'store<u32>(ring, 0, RING_BACKOFF);', '', WORK],
     ['part-for-good', 27, 'if (retry == 1) store<u32>(ring, 0, RING_ENOUGH);', '', WORK],
     ['slept-on', 27, 'return load<u32>(ring, RING_SINCE) != 0;', 'return false;', WORK],
+    [
+      'left-for-none',
+      27,
+      'store<u32>(ring, 0, RING_SINCE);\n}\n\n/** Whether',
+      '}\n\n/** Whether',
+      WORK,
+    ],
     ['whole-rings', 27, '(all * 3) >> 3', 'all', WORK],
   ]),
   ...of('src/datapath/work.ts', [['only-vain-work', 27, '  done += spent;\n', '', WORK]]),

@@ -4,7 +4,6 @@
 import {
   RING_BROKEN,
   RING_LAST_AVAIL,
-  RING_LAST_BURST,
   RING_REASON,
   RING_RUNNING,
   RING_SIGNALLED,
@@ -147,13 +146,10 @@ export class Arena {
   settle(queue: TestQueue): void {
     const { rig } = this.bench;
     const { u32 } = this.memory;
-    const bursts = [this.tx, this.peer.tx].map(({ index }) => {
-      rig.datapath.activate(index);
-      return (ringAddress(index) + RING_LAST_BURST) >>> 2;
-    });
+    const rings = [this.tx.index, this.peer.tx.index];
+    for (const ring of rings) rig.datapath.activate(ring);
     for (let polls = 0, idle = 0; idle < IDLE; polls++) {
-      // No ring is left for more frames to come (datapath/patience.ts).
-      for (const at of bursts) u32[at] = 0;
+      for (const ring of rings) this.bench.hurry(ring);
       idle = rig.datapath.poll() === 0 ? idle + 1 : 0;
       if (polls === POLLS) throw new Error(`still moving frames after ${POLLS} polls`);
     }

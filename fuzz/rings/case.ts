@@ -1,7 +1,6 @@
 // One case: a world, and rounds over it. Each posts valid chains, changes fields, polls, and asks
 // whether every head came back or the ring is latched, and whether anybody else noticed.
 
-import { RING_LAST_BURST, RING_STRIDE } from '../../src/abi/layout.ts';
 import type { Bench } from '../bench.ts';
 import { Random } from '../random.ts';
 import { ControlArea } from './control-area.ts';
@@ -17,10 +16,7 @@ export const NUMBERS = 0x1_0000;
 const POLLS = 4000;
 /** Polls in which a few frames of one ring are taken. */
 const FEW = 30;
-/**
- * Polls in vain after which there is nothing: one in which a ring that was just started waits for company,
- * and one for each port that is passed over for what it owes (datapath/work.ts).
- */
+/** Polls in vain after which there is nothing: each port may be passed over for what it owes (datapath/work.ts). */
 const IDLE = 6;
 
 export interface CaseSpec {
@@ -116,13 +112,9 @@ export class Case {
 
   #poll(): void {
     const { tx, peer, bench } = this.world;
-    const { u32 } = bench.memory;
     const { poll } = bench.rig.datapath;
-    const [own, other] = [tx.queue.index, peer.tx.index].map((ring) => this.#lastBurstOf(ring));
     for (let polls = 0, idle = 0; idle < IDLE; polls++) {
-      // Neither ring is left for more frames to come (datapath/patience.ts).
-      u32[own!] = 0;
-      u32[other!] = 0;
+      for (const ring of [tx.queue.index, peer.tx.index]) bench.hurry(ring);
       idle = poll() === 0 ? idle + 1 : 0;
       if (polls === POLLS) throw new Failure(`still moving frames after ${POLLS} polls`);
     }
@@ -157,7 +149,7 @@ export class Case {
     for (let i = 0; i < frames; i++) from.send(i);
     from.publish();
     bench.rig.datapath.activate(from.tx.index);
-    bench.memory.u32[this.#lastBurstOf(from.tx.index)] = 0;
+    bench.hurry(from.tx.index);
     for (let polls = 0; polls < FEW && bench.rig.datapath.poll() === 0; polls++);
     for (let i = 0; i < frames; i++) {
       if (!to.receive()) throw new Failure(`frame ${i} between two others is lost`);
@@ -166,11 +158,6 @@ export class Case {
     to.repost();
     if (from.returned() !== frames) throw new Failure('a bystander did not get its buffers back');
     if (!shape.wire) this.#foreign();
-  }
-
-  #lastBurstOf(ring: number): number {
-    const { tx } = this.world;
-    return (tx.block + (ring - tx.queue.index) * RING_STRIDE + RING_LAST_BURST) >>> 2;
   }
 
   /**

@@ -59,10 +59,10 @@ import {
 import { gather, gatheredBytes } from './gather';
 import { count, countDrop, indexOf, portAt, ringAt, ringIndex, scratch, worker } from './layout';
 import { pagedBurst, pagesForSending, slotsLacking } from './pager';
-import { enoughFrames, longestBurst, tookBurst, waits } from './patience';
+import { enoughFrames, foundNone, longestBurst, tookBurst, waits } from './patience';
 import { police } from './police';
 import { behind, CHAIN, isPacked, notify, publishUsed, putUsed, ready } from './ring';
-import { owe, startWork, VAIN_WORK, work } from './work';
+import { owe, polledInVain, startWork } from './work';
 
 /** Moves at most one burst off a TX ring; returns the frames taken, dropped ones included. */
 export function pollRing(ring: u32): u32 {
@@ -71,14 +71,10 @@ export function pollRing(ring: u32): u32 {
   const goal = enoughFrames(ring);
   let n = ready(ring, goal);
   const enough = n >= goal;
-  if (n == 0) {
-    store<u32>(ring, load<u32>(ring, RING_EMPTY) + 1, RING_EMPTY);
-    work(VAIN_WORK);
-    return 0;
-  }
-  store<u32>(ring, 0, RING_EMPTY);
-  if (!enough && waits(ring)) {
-    work(VAIN_WORK);
+  store<u32>(ring, n == 0 ? load<u32>(ring, RING_EMPTY) + 1 : 0, RING_EMPTY);
+  if (n == 0) foundNone(ring);
+  if (n == 0 || (!enough && waits(ring))) {
+    polledInVain();
     return 0;
   }
   startWork();

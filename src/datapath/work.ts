@@ -25,7 +25,7 @@ export const FRAME_WORK: u32 = 128;
 export const DESCRIPTOR_WORK: u32 = 96;
 export const CALL_WORK: u32 = 0x1000;
 export const PAGE_WORK: u32 = 0x1_0000;
-export const VAIN_WORK: u32 = 0x200;
+const VAIN_WORK: u32 = 0x200;
 
 /** How far a port's price may be from the list, and how fast it follows. */
 const LEAST_FACTOR: f32 = 0.125;
@@ -51,9 +51,9 @@ export function charge(by: u32): void {
   spent += by;
 }
 
-/** Notes work that is nobody's debt. */
-export function work(by: u32): void {
-  done += by;
+/** A poll that took nothing: nobody's debt. */
+export function polledInVain(): void {
+  done += VAIN_WORK;
 }
 
 export function nextRound(): void {
